@@ -1,0 +1,311 @@
+"""Probes: bounded, read-only observations, evaluated once for each target and all at the same time.
+
+A probe is a function. Its parameters name what it needs: ``target``, ``runtime``, ``now``, ``redactor``, ``secrets``, an
+axis such as ``service``, another probe, or a client. Decorating it also makes the pytest fixture through which checks ask
+for its evidence::
+
+    @probe(guard="service.running[{service}]", deadline=2.0)
+    def container(service: str, containers: Containers) -> ServiceState: ...
+
+What a probe returns is evidence: it is redacted and recorded. What a client returns is not; it is a live thing that
+probes share (a connection), opened once and closed at the end of the run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+
+from allodoc_health.finding import Failed, NotApplicable, duration
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+AXES: dict[str, Callable[[Any], Sequence[str]]] = {}
+"""What checks are parametrized over: the name of a parameter, and its values for a target."""
+
+
+def axis(name: str) -> Callable[[_Function], _Function]:
+    """Declare an axis: a function from a target to the values that checks with a parameter of this name run over."""
+
+    def register(function: _Function) -> _Function:
+        AXES[name] = function
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How to make one observation. ``needs`` are the names of its parameters, ``optional`` those it can do without."""
+
+    name: str
+    function: Callable[..., Any]
+    guard: str
+    deadline: float
+    needs: tuple[str, ...]
+    optional: frozenset[str]
+    is_client: bool
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes among its own parameters."""
+        return tuple(name for name in self.needs if name in AXES)
+
+
+GIVENS = ("target", "runtime", "now", "redactor", "secrets")
+"""What a probe may ask for besides axes, probes and clients: the engine has it from the start."""
+
+PROBES: dict[str, Probe] = {}
+"""All probes and clients by name. Filled when the modules that define them are imported."""
+
+
+def probe(*, guard: str, deadline: float = 2.0) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function a probe and return the pytest fixture of the same name.
+
+    ``guard`` names the one check that fails when the probe does; axis values stand in it as ``{service}``.
+    ``deadline`` is in seconds and counts from the moment when everything that the probe needs is there.
+    """
+    return _definer(guard, deadline, is_client=False)
+
+
+def client(*, guard: str, deadline: float = 2.0) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function (or a generator that yields once) the opener of a live client that probes share."""
+    return _definer(guard, deadline, is_client=True)
+
+
+def _definer(guard: str, deadline: float, *, is_client: bool) -> Callable[[Callable[..., Any]], Any]:
+    def define(function: Callable[..., Any]) -> Any:
+        name = function.__name__
+        if name in PROBES and PROBES[name].function.__module__ != function.__module__:
+            raise ValueError(f"two probes are called {name!r}")
+        parameters = inspect.signature(function).parameters
+        for need in parameters:
+            if need not in GIVENS and need not in AXES and need not in PROBES:
+                raise ValueError(
+                    f"probe {name!r} needs {need!r}: no probe, client or axis of that name is defined before it"
+                )
+        optional = frozenset(key for key, value in parameters.items() if value.default is not value.empty)
+        made = Probe(name, function, guard, deadline, tuple(parameters), optional, is_client)
+        PROBES[name] = made
+        return function if is_client else _fixture(made)
+
+    return define
+
+
+def _axes_of(made: Probe) -> set[str]:
+    axes = set(made.axes)
+    for need in made.needs:
+        if need in PROBES:
+            axes |= _axes_of(PROBES[need])
+    return axes
+
+
+def _fixture(made: Probe) -> Any:
+    def evidence(request: pytest.FixtureRequest, observer: Observer, **_axes: str) -> Any:
+        values = getattr(getattr(request.node, "callspec", None), "params", {})
+        return observer.evidence(made.name, values)
+
+    evidence.__doc__ = made.function.__doc__
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    evidence.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # pytest reads the axes from here
+        [inspect.Parameter(name, positional) for name in ("request", "observer")]
+        + [inspect.Parameter(name, keyword) for name in sorted(_axes_of(made))]
+    )
+    return pytest.fixture(name=made.name)(evidence)
+
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def evidence_name(key: Key) -> str:
+    """How a piece of evidence is called in the snapshot: ``probe`` or ``probe[value]``."""
+    name, axes = key
+    return f"{name}[{', '.join(value for _, value in axes)}]" if axes else name
+
+
+@dataclass
+class _Node:
+    """One probe for one combination of axis values, on its way from unknown to known."""
+
+    key: Key
+    probe: Probe
+    done: threading.Event = field(default_factory=threading.Event)
+    value: Any = None
+    problem: BaseException | None = None
+    generator: Iterator[Any] | None = None
+    began: float | None = None
+    ended: float | None = None
+
+    def expires(self) -> float | None:
+        return None if self.began is None else self.began + self.probe.deadline
+
+    def guard(self) -> str:
+        return self.probe.guard.format(**dict(self.key[1]))
+
+
+class Observer:
+    """Evaluates the probes of one target, each at most once.
+
+    :meth:`start` sets off all that are needed, each in a daemon thread that first waits for what it needs itself.
+    :meth:`evidence` waits for one, no longer than its deadline and the budget allow. ``givens`` are the parameters that
+    are no probes (``target``, ``runtime``, ``now``, …); ``seal`` is applied to whatever a probe returns.
+    """
+
+    def __init__(
+        self,
+        givens: Mapping[str, Any],
+        budget: float,
+        seal: Callable[[Any], Any] = lambda evidence: evidence,
+        on_wait: Callable[[list[str]], None] = lambda names: None,
+    ) -> None:
+        self._givens = givens
+        self._budget = budget
+        self._seal = seal
+        self._on_wait = on_wait
+        self._nodes: dict[Key, _Node] = {}
+        self._lock = threading.Lock()
+        self._started: float | None = None
+
+    def start(self, wanted: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+        """Set off probes, given as name and axis values, with all that they need."""
+        with self._lock:
+            if self._started is None:
+                self._started = time.monotonic()
+            fresh: list[_Node] = []
+            for name, values in wanted:
+                self._plan(name, values, fresh)
+        for node in fresh:
+            threading.Thread(
+                target=self._run, args=(node,), name=f"probe {evidence_name(node.key)}", daemon=True
+            ).start()
+
+    def key(self, name: str, values: Mapping[str, str]) -> Key:
+        """Which observation a probe's name means for these axis values."""
+        return name, tuple((axis, values[axis]) for axis in sorted(_axes_of(PROBES[name])))
+
+    def _plan(self, name: str, values: Mapping[str, str], fresh: list[_Node]) -> None:
+        key = self.key(name, values)
+        if key in self._nodes:
+            return
+        node = self._nodes[key] = _Node(key, PROBES[name])
+        for need in node.probe.needs:
+            if need in PROBES:
+                self._plan(need, values, fresh)
+        fresh.append(node)
+
+    def _run(self, node: _Node) -> None:
+        values = dict(node.key[1])
+        arguments: dict[str, Any] = {}
+        try:
+            for need in node.probe.needs:
+                if need in PROBES:
+                    needed = self._nodes[self.key(need, values)]
+                    try:
+                        arguments[need] = self._outcome(needed)
+                    except (Failed, NotApplicable):
+                        if need not in node.probe.optional:
+                            raise
+                        arguments[need] = None
+                elif need in values:
+                    arguments[need] = values[need]
+                else:
+                    arguments[need] = self._givens[need]
+            node.began = time.monotonic()
+            value = node.probe.function(**arguments)
+            if node.probe.is_client:
+                if inspect.isgenerator(value):
+                    node.generator = value
+                    value = next(value)
+            else:
+                value = self._seal(value)
+            node.value = value
+        except Failed as failure:
+            failure.guard = failure.guard or node.guard()
+            node.problem = failure
+        except BaseException as problem:  # noqa: BLE001  # whatever it is, it is told in the main thread
+            node.problem = problem
+        node.ended = time.monotonic()
+        node.done.set()
+
+    def _outcome(self, node: _Node) -> Any:
+        """Wait for a node within its deadline and the budget, then its value or its problem."""
+        assert self._started is not None
+        budget_ends = self._started + self._budget
+        told = time.monotonic() + 1.0
+        while not node.done.is_set():
+            now = time.monotonic()
+            expires = node.expires()
+            if now >= budget_ends:
+                raise Failed(f"no answer within the run's budget of {duration(self._budget)}", guard=node.guard())
+            if expires is not None and now >= expires:
+                raise Failed(f"no answer within {duration(node.probe.deadline)}", guard=node.guard())
+            if now >= told and threading.current_thread() is threading.main_thread():
+                self._on_wait(self.running())
+                told = now + 1.0
+            limit = min(budget_ends, told, expires if expires is not None else now + 0.05)
+            node.done.wait(max(limit - now, 0.001))
+        if node.problem is not None:
+            raise node.problem
+        return node.value
+
+    def evidence(self, name: str, values: Mapping[str, str]) -> Any:
+        """The evidence of a probe. Raises Failed, NotApplicable, or the exception of a defective probe."""
+        key = self.key(name, values)
+        if key not in self._nodes:
+            self.start([(name, values)])
+        return self._outcome(self._nodes[key])
+
+    def running(self) -> list[str]:
+        """The names of the probes that are under way."""
+        return [evidence_name(node.key) for node in self._nodes.values() if node.began and not node.done.is_set()]
+
+    def collected(self) -> dict[str, Any]:
+        """All evidence so far by name, with what is known of the probes that gave none."""
+        found: dict[str, Any] = {}
+        for node in self._nodes.values():
+            if node.probe.is_client:
+                continue
+            name = evidence_name(node.key)
+            if not node.done.is_set():
+                found[name] = {"failed": "no answer", "guard": node.guard()}
+            elif isinstance(node.problem, Failed):
+                found[name] = {"failed": node.problem.message, "guard": node.problem.guard}
+            elif isinstance(node.problem, NotApplicable):
+                found[name] = {"not_applicable": str(node.problem)}
+            elif node.problem is not None:
+                found[name] = {"defect": type(node.problem).__name__}
+            else:
+                found[name] = node.value
+        return found
+
+    def timings(self) -> dict[str, float]:
+        """How long each finished probe took, in seconds, by name."""
+        return {
+            evidence_name(node.key): node.ended - node.began
+            for node in self._nodes.values()
+            if node.began is not None and node.ended is not None
+        }
+
+    def close(self, deadline: float = 1.0) -> None:
+        """Close the clients, in threads, and wait for them no longer than ``deadline`` seconds altogether."""
+
+        def finish(generator: Iterator[Any]) -> None:
+            next(generator, None)
+
+        closers = [
+            threading.Thread(target=finish, args=(node.generator,), daemon=True)
+            for node in self._nodes.values()
+            if node.generator is not None and node.done.is_set()
+        ]
+        for closer in closers:
+            closer.start()
+        ends = time.monotonic() + deadline
+        for closer in closers:
+            closer.join(max(0.0, ends - time.monotonic()))

@@ -1,0 +1,1 @@
+"""What runs the services of a target, behind one interface."""

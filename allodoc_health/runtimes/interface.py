@@ -1,0 +1,241 @@
+"""What every runtime can tell about the services that it runs.
+
+A runtime is whatever starts, stops and isolates the services of a target: a Docker Engine, or the supervisor of the
+embedded demo. Probes ask it questions through :class:`Runtime`; nothing in this interface assumes that it is local.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class RuntimeUnavailable(Exception):
+    """The runtime itself does not answer: no daemon, a frozen daemon, a socket that may not be opened."""
+
+
+class ServiceUnavailable(Exception):
+    """The runtime answers, but the service can't be entered: it is missing, stopped, paused or restarting."""
+
+
+class DeadlineExceeded(Exception):
+    """The runtime began something that was not over when its deadline was."""
+
+
+class Status(StrEnum):
+    """The life of a service, in the Docker Engine's words; ``missing`` is ours."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+    REMOVING = "removing"
+    DEAD = "dead"
+    MISSING = "missing"
+
+
+class HealthStatus(StrEnum):
+    """The verdict of the runtime's own health check."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The runtime's own health check: its verdict, how often it failed in a row, and what it printed last."""
+
+    status: HealthStatus
+    failing_streak: int
+    last_output: str
+    checked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A port of a service that is open to the host: ``host_ip:host_port`` leads to ``port`` inside."""
+
+    host_ip: str
+    host_port: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of the host that is seen inside the service. ``kind`` is bind, volume or tmpfs."""
+
+    kind: str
+    source: str
+    destination: str
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One service as its runtime sees it now.
+
+    ``memory_limit`` is in bytes and ``cpu_limit`` in cores; ``None`` means that no limit is set. ``exit_code`` is that
+    of the last end, and ``None`` while the service has never ended. Times are aware, UTC.
+    """
+
+    role: str
+    name: str
+    status: Status
+    id: str = ""
+    image: str = ""
+    pid: int | None = None
+    health: Health | None = None
+    exit_code: int | None = None
+    error: str = ""
+    oom_killed: bool = False
+    restart_count: int = 0
+    restart_policy: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    command: tuple[str, ...] = ()
+    user: str = ""
+    memory_limit: int | None = None
+    cpu_limit: float | None = None
+    ports: tuple[PublishedPort, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    addresses: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    labels: Mapping[str, str] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a process of the service runs and is given time."""
+        return self.status is Status.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a service uses now. Memory is without the page cache, in bytes; ``cpu_seconds`` counts since its start.
+
+    ``oom_kills`` counts processes inside the service that the kernel killed for want of memory (the main process may
+    have survived); ``throttled_seconds`` is time for which the CPU limit held it back. ``None``: the runtime can't tell.
+    """
+
+    at: datetime
+    memory: int
+    cpu_seconds: float
+    throttled_seconds: float | None = None
+    oom_kills: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """The end of a service's log: both streams, oldest first, each line with the time the runtime received it.
+
+    ``truncated`` says that older lines of the window were left out because ``limit`` bytes were reached.
+    """
+
+    lines: tuple[tuple[datetime, str, str], ...]  # (time, "stdout" or "stderr", text without its line end)
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a command inside a service ended. 126 and 127 mean that there is no such command there."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def command_missing(self) -> bool:
+        """Whether the service has no such program (slim images lack even a shell)."""
+        return self.exit_code in (126, 127)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """The runtime itself. ``data_root`` is the folder of the host in which images and volumes live, if it is known."""
+
+    name: str
+    version: str
+    data_root: str = ""
+    response_seconds: float = 0.0
+    logging_driver: str = ""
+
+
+class OperatorWords(Protocol):
+    """How an operator types an action in a shell for this runtime. Remedies are written with these words."""
+
+    def start(self, role: str) -> str:
+        """The command that starts a service."""
+
+    def stop(self, role: str) -> str:
+        """The command that stops a service."""
+
+    def restart(self, role: str) -> str:
+        """The command that restarts a service."""
+
+    def unpause(self, role: str) -> str:
+        """The command that lets a paused service go on."""
+
+    def recreate(self, role: str) -> str:
+        """The command that makes a service anew, with its present configuration."""
+
+    def ps(self) -> str:
+        """The command that lists the services with their states."""
+
+    def inspect(self, role: str) -> str:
+        """The command that shows state, exit code, restarts and health of a service, and no secret."""
+
+    def logs(self, role: str, since: str = "10m") -> str:
+        """The command that prints both streams of a service's log."""
+
+    def exec(self, role: str, command: str, user: str = "", environment: Mapping[str, str] | None = None) -> str:
+        """``command`` (already quoted for a shell), run inside a service without a terminal.
+
+        Values of ``environment`` stand in double quotes on the command line, so ``$(…)`` in them is evaluated there.
+        """
+
+    def usage(self) -> str:
+        """The command that shows memory and CPU of all services."""
+
+
+class Runtime(Protocol):
+    """One target's services, seen through what runs them.
+
+    Every method takes at most ``deadline`` seconds and raises :class:`RuntimeUnavailable` when the runtime
+    does not answer. ``role`` is one of the target's service roles.
+    """
+
+    @property
+    def kind(self) -> str:
+        """``docker`` or ``supervisor``."""
+
+    @property
+    def words(self) -> OperatorWords:
+        """How an operator types an action for this runtime."""
+
+    def info(self, deadline: float) -> RuntimeInfo:
+        """Ask the runtime who it is."""
+
+    def states(self, deadline: float) -> Mapping[str, ServiceState]:
+        """The state of each service of the target by role; one that does not exist is ``missing``."""
+
+    def environment(self, role: str, deadline: float) -> Mapping[str, str]:
+        """The environment that a service was given. Holds secrets: never evidence as it is."""
+
+    def usage(self, role: str, deadline: float) -> Usage:
+        """Memory and CPU time of a service. Raises :class:`ServiceUnavailable` when it does not run."""
+
+    def logs(self, role: str, since: datetime, limit: int, deadline: float) -> LogChunk:
+        """What a service wrote since then, the newest ``limit`` bytes. Holds secrets: never evidence as it is."""
+
+    def execute(
+        self, role: str, command: Sequence[str], deadline: float, user: str = "", stdin: bytes = b""
+    ) -> Execution:
+        """Run a command inside a service. Raises :class:`ServiceUnavailable` or :class:`DeadlineExceeded`."""
+
+    def close(self) -> None:
+        """Let go of connections."""
