@@ -1,0 +1,1 @@
+"""Proof that the demo is what it says."""
