@@ -156,8 +156,10 @@ def quantity(value: float, unit: str) -> str:
         return duration(value)
     if unit == "B":
         return size(value)
-    if unit == "%" and value and abs(value) < 10:
+    if unit == "%" and 0.005 <= abs(value) < 10:
         return f"{value:.2g} %"
+    if unit == "%" and abs(value) < 10:
+        return "0 %"
     number = f"{value:,.0f}".replace(",", " ") if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
     return f"{number} {unit}".rstrip()
 
@@ -216,6 +218,7 @@ class Recorder:
         self._facts: dict[str, str] = {}
         self._since: datetime | None = None
         self._escalation = (Escalation.NONE, "")
+        self._causes = blank.causes
         self._parts: dict[str, Recorder] = {}
 
     def __getitem__(self, parameter: str) -> Recorder:
@@ -275,6 +278,16 @@ class Recorder:
         """Say since when it has been so; the outage clock of the escalation runs from there."""
         self._since = since
 
+    def follows_only_from(self, *causes: str) -> None:
+        """Narrow the declared causes to these, where the evidence tells which can explain it.
+
+        An id alone means all of it; one that was declared alone may be narrowed to a parameter.
+        """
+        declared = self._causes
+        kept = [cause for cause in declared if cause in causes or cause.partition("[")[0] in causes]
+        narrowed = [cause for cause in causes if cause not in declared and cause.partition("[")[0] in declared]
+        self._causes = tuple(dict.fromkeys((*kept, *narrowed)))
+
     def escalate(self, level: Escalation, reason: str) -> None:
         """Ask for a higher escalation than the severity alone would."""
         if ESCALATION_ORDER.index(level) > ESCALATION_ORDER.index(self._escalation[0]):
@@ -286,6 +299,8 @@ class Recorder:
 
     def _set(self, outcome: Outcome, message: str, variant: str = "") -> None:
         if GRAVITY.index(outcome) > GRAVITY.index(self._outcome):
+            if self._message:
+                self._details.insert(0, self._message)
             self._outcome, self._message, self._variant = outcome, message, variant
         else:
             self._details.append(message)
@@ -299,6 +314,7 @@ class Recorder:
             measurements=tuple(self._measurements),
             variant=self._variant,
             facts=self._facts,
+            causes=self._causes,
             since=self._since,
             escalation=self._escalation[0],
             escalation_reason=self._escalation[1],
@@ -306,7 +322,8 @@ class Recorder:
         return replace(made, **overrides)
 
     def _silent(self) -> bool:
-        return self._outcome is Outcome.PASS and not (self._measurements or self._summary or self._details)
+        # What a pass says is for when there is nothing else to say.
+        return self._outcome is Outcome.PASS and not (self._measurements or self._details)
 
     def findings(self) -> Iterator[Finding]:
         """What was recorded: the check's own finding unless only its parts have one, then each part's."""
@@ -315,6 +332,10 @@ class Recorder:
         for part in self._parts.values():
             yield from part.findings()
 
-    def ended(self, outcome: Outcome, message: str, **overrides: Any) -> Finding:
-        """The one finding of a check that was ended by something else than its own last line."""
-        return self._own(outcome=outcome, message=message, **overrides)
+    def ended(self, outcome: Outcome, message: str, **overrides: Any) -> Iterator[Finding]:
+        """What was recorded by a check that was ended by something else than its own last line: that comes first."""
+        if self._message and self._message != message:
+            self._details.insert(0, self._message)
+        yield self._own(outcome=outcome, message=message, **overrides)
+        for part in self._parts.values():
+            yield from part.findings()

@@ -19,6 +19,7 @@ from allodoc_health.target import (
     REQUIRED_ROLES,
     ROLES,
     Credential,
+    NginxSettings,
     Services,
     Target,
     TargetError,
@@ -30,6 +31,9 @@ from allodoc_health.target import (
 
 ANSWER_DEADLINE = 2.0
 """Seconds that the runtime has to answer at start-up, and the figure that the guard of the runtime then names."""
+
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # as Docker writes it; nothing is bound here
+"""The addresses of a published port that mean all of the host's."""
 
 UP_DEADLINE = 60.0
 """Seconds that a target's own ``up`` command may take."""
@@ -112,6 +116,8 @@ def _open(settings: TargetSettings, name: str, origin: str, budget: float, root:
 
         _bring_up(settings, root)
         runtime = SupervisorRuntime(_state_folder(settings, root))
+        settings = _with_own_authority(settings, _state_folder(settings, root) / "nginx" / "tls" / "ca.pem")
+        settings = _with_own_account(settings, _state_folder(settings, root) / "smoke.json")
     else:
         from allodoc_health.discovery import AmbiguousDiscovery, discover_containers
         from allodoc_health.runtimes.docker_engine import DockerRuntime, EngineApi
@@ -194,6 +200,23 @@ def _bring_up(settings: TargetSettings, root: Path) -> None:
         raise TargetError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
 
 
+def _with_own_authority(settings: TargetSettings, ca_file: Path) -> TargetSettings:
+    """The settings with the authority that the demo made for itself, unless they name another."""
+    nginx = settings.services.nginx or NginxSettings()
+    if nginx.ca_file or not ca_file.exists():
+        return settings
+    services = settings.services.model_copy(update={"nginx": nginx.model_copy(update={"ca_file": str(ca_file)})})
+    return settings.model_copy(update={"services": services})
+
+
+def _with_own_account(settings: TargetSettings, file: Path) -> TargetSettings:
+    """The settings with the smoke account that the demo made for itself, unless they name another."""
+    account = settings.account
+    if account.file or account.email_env in os.environ or not file.exists():
+        return settings
+    return settings.model_copy(update={"account": account.model_copy(update={"file": str(file)})})
+
+
 def _state_folder(settings: TargetSettings, root: Path) -> Path:
     return root / os.path.expandvars(settings.runtime.state or ".demo")
 
@@ -227,7 +250,7 @@ def complete(
             return None, None
         for published in state.ports:
             if published.port == port and published.host_port:
-                host = published.host_ip if published.host_ip not in ("", "0.0.0.0", "::") else "127.0.0.1"
+                host = published.host_ip if published.host_ip not in EVERYWHERE else "127.0.0.1"
                 return host, published.host_port
         return (state.addresses[0], port) if state.addresses else (None, None)
 
@@ -268,15 +291,17 @@ def complete(
             credentials["redis"] = Credential(role="redis", variable="--requirepass")
     if "backend" in services:
         inner = int(backend_env["PORT"]) if backend_env.get("PORT", "").isdigit() else 3000
-        host, port = reach("backend", 3000)
-        if port is None and inner != 3000:
-            host, port = reach("backend", inner)
+        state = states.get("backend")
+        published = [each.port for each in (state.ports if state else ()) if each.host_port]
+        # What it is told to listen on, unless only the usual port leads into it.
+        host, port = reach("backend", 3000 if 3000 in published and inner not in published else inner)
         fill("backend", host=host, port=port, url=f"http://{host}:{port}" if port else None)
     if "frontend" in services:
-        for inner in (80, 4200, 8080, 3000):
-            host, port = reach("frontend", inner)
-            if port and (states["frontend"].ports or inner == 80):
-                fill("frontend", host=host, port=port, url=f"http://{host}:{port}")
+        # Which port it listens on is its image's choice; one that is published is surely one of its own.
+        published = [one.port for one in (states["frontend"].ports if "frontend" in states else ()) if one.host_port]
+        usual = [inner for inner in (80, 4200, 8080, 3000) if inner in published]
+        host, port = reach("frontend", (*usual, *published, 80)[0])
+        fill("frontend", host=host, port=port, url=f"http://{host}:{port}" if port else None)
     if "nginx" in services:
         host, port = reach("nginx", 443)
         plain_host, plain_port = reach("nginx", 80)

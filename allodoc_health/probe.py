@@ -1,8 +1,8 @@
 """Probes: bounded, read-only observations, evaluated once for each target and all at the same time.
 
-A probe is a function. Its parameters name what it needs: ``target``, ``runtime``, ``now``, ``redactor``, ``secrets``, an
-axis such as ``service``, another probe, or a client. Decorating it also makes the pytest fixture through which checks ask
-for its evidence::
+A probe is a function. Its parameters name what it needs: ``target``, ``runtime``, ``now``, ``redactor``, ``secrets``,
+an axis such as ``service``, another probe, or a client. Decorating it also makes the pytest fixture through which
+checks ask for its evidence::
 
     @probe(guard="service.running[{service}]", deadline=2.0)
     def container(service: str, containers: Containers) -> ServiceState: ...
@@ -13,11 +13,14 @@ probes share (a connection), opened once and closed at the end of the run.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import string
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, TypeVar
 
 import pytest
@@ -92,17 +95,21 @@ def _definer(guard: str, deadline: float, *, is_client: bool) -> Callable[[Calla
                 )
         optional = frozenset(key for key, value in parameters.items() if value.default is not value.empty)
         made = Probe(name, function, guard, deadline, tuple(parameters), optional, is_client)
+        for _, word, _, _ in string.Formatter().parse(guard):
+            if word is not None and word not in axes_of(made):
+                raise ValueError(f"the guard of probe {name!r} names {word!r}, which is none of its axes")
         PROBES[name] = made
         return function if is_client else _fixture(made)
 
     return define
 
 
-def _axes_of(made: Probe) -> set[str]:
+def axes_of(made: Probe) -> set[str]:
+    """The axes of a probe: its own, and those of all that it needs."""
     axes = set(made.axes)
     for need in made.needs:
         if need in PROBES:
-            axes |= _axes_of(PROBES[need])
+            axes |= axes_of(PROBES[need])
     return axes
 
 
@@ -116,12 +123,15 @@ def _fixture(made: Probe) -> Any:
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     evidence.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # pytest reads the axes from here
         [inspect.Parameter(name, positional) for name in ("request", "observer")]
-        + [inspect.Parameter(name, keyword) for name in sorted(_axes_of(made))]
+        + [inspect.Parameter(name, keyword) for name in sorted(axes_of(made))]
     )
     return pytest.fixture(name=made.name)(evidence)
 
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
+
+PATIENCE = 1.0
+"""Seconds after which somebody who looks at a terminal wants to know what is being waited for."""
 
 
 def evidence_name(key: Key) -> str:
@@ -139,9 +149,11 @@ class _Node:
     done: threading.Event = field(default_factory=threading.Event)
     value: Any = None
     problem: BaseException | None = None
+    traceback: TracebackType | None = None
     generator: Iterator[Any] | None = None
     began: float | None = None
     ended: float | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def expires(self) -> float | None:
         return None if self.began is None else self.began + self.probe.deadline
@@ -149,13 +161,37 @@ class _Node:
     def guard(self) -> str:
         return self.probe.guard.format(**dict(self.key[1]))
 
+    def failure(self, message: str) -> Failed:
+        """What is told of a node that did not come to an end by itself."""
+        return Failed(message, guard=self.guard(), details=(f"asked by the probe {evidence_name(self.key)}",))
+
+    def settle(
+        self, value: Any = None, problem: BaseException | None = None, generator: Iterator[Any] | None = None
+    ) -> bool:
+        """Take an outcome, unless there is one already: every check is to see the same. Whether it was taken."""
+        with self.lock:
+            if self.done.is_set():
+                return False
+            self.value, self.problem, self.generator = value, problem, generator
+            self.traceback = problem.__traceback__ if problem else None
+            self.ended = time.monotonic()
+            self.done.set()
+            return True
+
+    def outcome(self) -> Any:
+        """The value, or the problem raised: with the traceback that it came with, however often it is told."""
+        if self.problem is not None:
+            raise self.problem.with_traceback(self.traceback)
+        return self.value
+
 
 class Observer:
     """Evaluates the probes of one target, each at most once.
 
     :meth:`start` sets off all that are needed, each in a daemon thread that first waits for what it needs itself.
     :meth:`evidence` waits for one, no longer than its deadline and the budget allow. ``givens`` are the parameters that
-    are no probes (``target``, ``runtime``, ``now``, …); ``seal`` is applied to whatever a probe returns.
+    are no probes (``target``, ``runtime``, ``now``, …); ``seal`` is applied to whatever a probe returns. ``on_wait`` is
+    told, in the main thread, the names of the probes that keep it waiting, and an empty list when it waits no longer.
     """
 
     def __init__(
@@ -172,12 +208,19 @@ class Observer:
         self._nodes: dict[Key, _Node] = {}
         self._lock = threading.Lock()
         self._started: float | None = None
+        self._next_telling = 0.0
+
+    @property
+    def started(self) -> bool:
+        """Whether anything has been set off."""
+        return self._started is not None
 
     def start(self, wanted: Iterable[tuple[str, Mapping[str, str]]]) -> None:
         """Set off probes, given as name and axis values, with all that they need."""
         with self._lock:
             if self._started is None:
                 self._started = time.monotonic()
+                self._next_telling = self._started + PATIENCE
             fresh: list[_Node] = []
             for name, values in wanted:
                 self._plan(name, values, fresh)
@@ -188,7 +231,7 @@ class Observer:
 
     def key(self, name: str, values: Mapping[str, str]) -> Key:
         """Which observation a probe's name means for these axis values."""
-        return name, tuple((axis, values[axis]) for axis in sorted(_axes_of(PROBES[name])))
+        return name, tuple((axis, values[axis]) for axis in sorted(axes_of(PROBES[name])))
 
     def _plan(self, name: str, values: Mapping[str, str], fresh: list[_Node]) -> None:
         key = self.key(name, values)
@@ -219,41 +262,57 @@ class Observer:
                     arguments[need] = self._givens[need]
             node.began = time.monotonic()
             value = node.probe.function(**arguments)
-            if node.probe.is_client:
-                if inspect.isgenerator(value):
-                    node.generator = value
-                    value = next(value)
-            else:
+            generator: Iterator[Any] | None = None
+            if not node.probe.is_client:
                 value = self._seal(value)
-            node.value = value
+            elif inspect.isgenerator(value):
+                generator = value
+                value = next(generator)
+            if not node.settle(value, generator=generator) and generator is not None:
+                _finish(generator)  # it opened when nobody waited any longer
         except Failed as failure:
             failure.guard = failure.guard or node.guard()
-            node.problem = failure
+            node.settle(problem=failure)
         except BaseException as problem:  # noqa: BLE001  # whatever it is, it is told in the main thread
-            node.problem = problem
-        node.ended = time.monotonic()
-        node.done.set()
+            node.settle(problem=problem)
 
     def _outcome(self, node: _Node) -> Any:
         """Wait for a node within its deadline and the budget, then its value or its problem."""
         assert self._started is not None
         budget_ends = self._started + self._budget
-        told = time.monotonic() + 1.0
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        told = False
         while not node.done.is_set():
             now = time.monotonic()
             expires = node.expires()
             if now >= budget_ends:
-                raise Failed(f"no answer within the run's budget of {duration(self._budget)}", guard=node.guard())
-            if expires is not None and now >= expires:
-                raise Failed(f"no answer within {duration(node.probe.deadline)}", guard=node.guard())
-            if now >= told and threading.current_thread() is threading.main_thread():
-                self._on_wait(self.running())
-                told = now + 1.0
-            limit = min(budget_ends, told, expires if expires is not None else now + 0.05)
-            node.done.wait(max(limit - now, 0.001))
-        if node.problem is not None:
-            raise node.problem
-        return node.value
+                late = f"no answer within the run's budget of {duration(self._budget)}"
+                # What it waits for itself is to blame; that one's guard fails, and this one is blocked by it.
+                hanging = self._hanging(node)
+                hanging.settle(problem=hanging.failure(late))
+                node.settle(problem=hanging.problem or node.failure(late))
+            elif expires is not None and now >= expires:
+                late = f"no answer within {duration(node.probe.deadline)}"
+                node.settle(problem=node.failure(late))
+            else:
+                if in_main_thread and now >= self._next_telling:
+                    self._on_wait(self.running())
+                    self._next_telling = now + PATIENCE / 2
+                    told = True
+                limit = min(budget_ends, expires if expires is not None else now + 0.05)
+                if in_main_thread:
+                    limit = min(limit, self._next_telling)
+                node.done.wait(max(limit - now, 0.001))
+        if told:
+            self._on_wait([])
+        return node.outcome()
+
+    def _hanging(self, node: _Node) -> _Node:
+        """The node that keeps this one from coming to an end: itself, or the first of its needs that is not there."""
+        for need in node.probe.needs if node.began is None else ():
+            if need in PROBES and not (needed := self._nodes[self.key(need, dict(node.key[1]))]).done.is_set():
+                return self._hanging(needed)
+        return node
 
     def evidence(self, name: str, values: Mapping[str, str]) -> Any:
         """The evidence of a probe. Raises Failed, NotApplicable, or the exception of a defective probe."""
@@ -295,12 +354,8 @@ class Observer:
 
     def close(self, deadline: float = 1.0) -> None:
         """Close the clients, in threads, and wait for them no longer than ``deadline`` seconds altogether."""
-
-        def finish(generator: Iterator[Any]) -> None:
-            next(generator, None)
-
         closers = [
-            threading.Thread(target=finish, args=(node.generator,), daemon=True)
+            threading.Thread(target=_finish, args=(node.generator,), daemon=True)
             for node in self._nodes.values()
             if node.generator is not None and node.done.is_set()
         ]
@@ -309,3 +364,9 @@ class Observer:
         ends = time.monotonic() + deadline
         for closer in closers:
             closer.join(max(0.0, ends - time.monotonic()))
+
+
+def _finish(generator: Iterator[Any]) -> None:
+    """Let a client close itself. What goes wrong with that is no longer of any consequence."""
+    with contextlib.suppress(Exception):
+        next(generator, None)

@@ -202,6 +202,10 @@ class Redactor:
             text = _IPV4.sub(lambda match: self.address(match.group()), text)
         return text
 
+    def knows(self, text: str) -> bool:
+        """Whether a secret that was learnt stands in a text."""
+        return self._without_known(text) != text
+
     def _without_known(self, text: str) -> str:
         """The text with a token for each known secret; for one token where two of them overlap."""
         spans = sorted(

@@ -85,12 +85,16 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w]+", "-", re.sub(r"['’]", "", title.lower())).strip("-")
 
 
-@cache
-def load_guide(folder: Path = FOLDER) -> Mapping[str, Remedy]:
+def load_guide(folder: Path | None = None) -> Mapping[str, Remedy]:
     """All remedies of the guide by symptom (``id`` or ``id/variant``), their commands still templates.
 
     Raises GuideError for a section without symptoms, without anything to look at, or with a symptom that another has.
     """
+    return _load(folder or FOLDER)
+
+
+@cache
+def _load(folder: Path) -> Mapping[str, Remedy]:
     remedies: dict[str, Remedy] = {}
     for path in sorted(folder.glob("*.md")):
         for remedy in _read_chapter(path):
@@ -101,7 +105,7 @@ def load_guide(folder: Path = FOLDER) -> Mapping[str, Remedy]:
     return remedies
 
 
-def remedy_for(symptom: str, variant: str = "", folder: Path = FOLDER) -> Remedy | None:
+def remedy_for(symptom: str, variant: str = "", folder: Path | None = None) -> Remedy | None:
     """The remedy for one way to fail, or the symptom's general one; ``None`` if the guide has neither."""
     guide = load_guide(folder)
     return guide.get(f"{symptom}/{variant}") or guide.get(symptom)
@@ -199,7 +203,8 @@ def render(remedy: Remedy, words: Mapping[str, Any]) -> Remedy:
     """
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    # Shell commands, not HTML: each output escapes for itself.
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
 
     def fill(text: str) -> str:
         if "{{" not in text and "{%" not in text:

@@ -23,11 +23,16 @@ class Defect:
     nodeid: str
     symptom: str
     text: str
+    target: str = ""
 
 
 @dataclass(frozen=True)
 class TargetReport:
-    """All that was found out about one target."""
+    """All that was found out about one target.
+
+    ``not_run`` names the checks that were selected and did not get their turn, ``cut_short`` says why the run ended
+    before it was through.
+    """
 
     target: Target
     started: datetime
@@ -38,6 +43,8 @@ class TargetReport:
     timings: Mapping[str, float]
     remedies: Mapping[str, Remedy] = field(default_factory=dict)
     defects: Sequence[Defect] = ()
+    not_run: Sequence[str] = ()
+    cut_short: str = ""
 
     def finding(self, name: str) -> Finding:
         """The finding of a name, ``id`` or ``id[parameter]``. Raises KeyError."""

@@ -10,7 +10,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ ROLES = ("postgres", "redis", "backend", "frontend", "nginx")
 """The roles that a service can have. In newer deployments there is no frontend of its own: nginx serves the page."""
 
 REQUIRED_ROLES = ("postgres", "redis", "backend", "nginx")
-"""What every AlloDoc consists of: one of these that is not there has been removed, unless the target says ``absent``."""
+"""What every AlloDoc consists of: one that is not there has been removed, unless the target says ``absent``."""
 
 REQUIRED_ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "backend": (
@@ -111,11 +111,15 @@ class FrontendSettings(ServiceSettings):
 
 
 class NginxSettings(ServiceSettings):
-    """The edge: the address that users type, and where it answers from here when that name does not lead to it."""
+    """The edge: the address that users type, and where it answers from here when that name does not lead to it.
+
+    ``ca_file`` holds, on this machine, the certificate of an authority of one's own that is to be trusted as well.
+    """
 
     url: str | None = None
     http_port: Annotated[int, Field(gt=0, lt=65536)] | None = None
     address: str | None = None
+    ca_file: str | None = None
 
 
 class Services(_Settings):
@@ -139,6 +143,31 @@ class HostSettings(_Settings):
     local: bool = True
     disks: tuple[str, ...] = ()
     crash_folder: str = "/var/crash"
+
+
+class DeploymentSettings(_Settings):
+    """How this deployment was made, where compose's labels don't tell. Paths begin at the project's folder.
+
+    ``log`` is what the deploy script writes, ``checkout`` the working tree, ``revision`` the commit that should run.
+    ``env_file`` is the backend's production environment, ``env_example`` what it is compared with.
+    """
+
+    log: str | None = None
+    checkout: str | None = None
+    revision: str | None = None
+    compose_files: tuple[str, ...] = ()
+    compose_env: str | None = None
+    env_file: str | None = None
+    env_example: str | None = None
+    dockerfiles: dict[Literal["backend", "frontend"], str] = {}
+
+
+class AccountSettings(_Settings):
+    """The smoke account that checks log in with: variables of this process, or a JSON file with email and password."""
+
+    email_env: str = "ALLODOC_SMOKE_EMAIL"
+    password_env: str = "ALLODOC_SMOKE_PASSWORD"
+    file: str | None = None
 
 
 class Waiver(_Settings):
@@ -172,6 +201,8 @@ class TargetSettings(_Settings):
     runtime: RuntimeSettings = RuntimeSettings()
     services: Services = Services()
     host: HostSettings = HostSettings()
+    account: AccountSettings = AccountSettings()
+    deployment: DeploymentSettings = DeploymentSettings()
     absent: tuple[Literal["postgres", "redis", "backend", "frontend", "nginx"], ...] = ()
     origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
     limits: Limits = Limits()
@@ -217,7 +248,9 @@ def load_settings(path: Path) -> TargetSettings:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"{path}: not valid TOML: {error}") from error
+        line = re.search(r"at line (\d+)", str(error))
+        where = f"{path}:{line[1] if line else len(text.splitlines()) or 1}"
+        raise TargetError(f"{where}: not valid TOML: {error}") from error
     try:
         return TargetSettings.model_validate(raw)
     except ValidationError as error:
@@ -240,7 +273,25 @@ def _explain(path: Path, text: str, problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{where}: {dotted} is required"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {dotted} = {problem['input']!r}: {message}"
+    given = problem["input"]
+    if problem["type"] == "literal_error":
+        valid = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        return f"{where}: {dotted} = {given!r} is not valid; {nearest(str(given), valid)}"
+    if isinstance(given, dict | list):
+        return f"{where}: {dotted}: {message}"
+    return f"{where}: {dotted} = {str(given) if isinstance(given, date) else repr(given)}: {message}"
+
+
+def line_in(path: Path, location: tuple[int | str, ...]) -> str:
+    """Where in a target file a value stands, as ``file:line``; the file alone if it can't be read.
+
+    >>> line_in(Path("no-such-target.toml"), ("waivers", 0, "symptom"))
+    'no-such-target.toml'
+    """
+    try:
+        return f"{path}:{_line_of(path.read_text('utf-8'), location)}"
+    except OSError:
+        return str(path)
 
 
 def _model_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -25,6 +25,11 @@ class State(StrEnum):
     FAILING = "failing"
     UNKNOWN = "unknown"
 
+    @property
+    def phrase(self) -> str:
+        """The state as the predicate of a sentence: prod *is healthy*, prod *has warnings*."""
+        return "has warnings" if self is State.WARNING else f"is {self.value}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -38,49 +43,58 @@ class Verdict:
 
 
 def explain(findings: Sequence[Finding]) -> list[Finding]:
-    """The same findings, each failing one with the names of the failing findings that explain it in ``caused_by``."""
-    failing = [finding for finding in findings if finding.outcome is Outcome.FAIL]
-    names = {finding.name for finding in failing}
-    by_id: dict[str, list[str]] = {}
-    for finding in failing:
-        by_id.setdefault(finding.id, []).append(finding.name)
-    explained = []
+    """The same findings, each failing one with the names of the failing findings that explain it in ``caused_by``.
+
+    A declared cause that could not be looked at explains as well: what blocks it then stands in its place, unless that
+    is itself explained by the finding.
+    """
+    failing = {finding.name: finding for finding in findings if finding.outcome is Outcome.FAIL}
+    seen: dict[str, list[str]] = {}
+    unseen: dict[str, list[str]] = {}
     for finding in findings:
-        if finding.outcome is Outcome.FAIL:
-            causes = tuple(dict.fromkeys(_resolve(finding.causes, names, by_id)))
-            finding = replace(finding, caused_by=tuple(cause for cause in causes if cause != finding.name))
-        explained.append(finding)
-    return explained
+        for key in {finding.name, finding.id}:
+            if finding.name in failing:
+                seen.setdefault(key, []).append(finding.name)
+            elif finding.blocked_by in failing:
+                unseen.setdefault(key, []).append(finding.blocked_by)
+    causes: dict[str, list[str]] = {}
+    for name, finding in failing.items():
+        declared = (cause for key in finding.causes for cause in seen.get(key, ()))
+        causes[name] = [cause for cause in dict.fromkeys(declared) if cause != name]
+    for name, finding in failing.items():
+        for blocker in dict.fromkeys(blocker for key in finding.causes for blocker in unseen.get(key, ())):
+            if blocker != name and blocker not in causes[name] and name not in _ancestors(blocker, causes):
+                causes[name].append(blocker)
+    return [replace(f, caused_by=tuple(causes[f.name])) if f.name in failing else f for f in findings]
 
 
-def _resolve(causes: Iterable[str], names: set[str], by_id: Mapping[str, list[str]]) -> Iterable[str]:
-    for cause in causes:
-        if "[" in cause:
-            if cause in names:
-                yield cause
-        else:
-            yield from by_id.get(cause, ())
+def _ancestors(name: str, causes: Mapping[str, Iterable[str]]) -> set[str]:
+    """Everything that explains a finding, however far back; the finding itself if it stands in a circle."""
+    found: set[str] = set()
+    fresh = set(causes.get(name, ()))
+    while fresh:
+        found |= fresh
+        fresh = {cause for known in fresh for cause in causes.get(known, ())} - found
+    return found
 
 
 _SEVERITY_ORDER = {Severity.CRITICAL: 0, Severity.MAJOR: 1, Severity.MINOR: 2}
 
 
-def judge(findings: Sequence[Finding], now: datetime, defects: int = 0) -> Verdict:
-    """The verdict on findings that :func:`explain` has seen. ``defects`` counts checks that broke down themselves.
+def judge(findings: Sequence[Finding], now: datetime, defects: int = 0, not_run: int = 0) -> Verdict:
+    """The verdict on findings that :func:`explain` has seen.
 
-    A root cause is a failing finding that no other failing finding explains. Consequences are the failing ones that
-    are explained and the blocked ones.
+    ``defects`` counts checks that broke down themselves, ``not_run`` those that did not get their turn: without them a
+    target is not healthy, only unknown. A root cause is a failing finding that no other failing finding explains.
+    Consequences are the failing ones that are explained and the blocked ones.
     """
     failing = [finding for finding in findings if finding.outcome is Outcome.FAIL]
     blocked = [finding for finding in findings if finding.outcome is Outcome.BLOCKED]
     warned = [finding for finding in findings if finding.outcome is Outcome.WARN]
-    roots = [finding for finding in failing if not finding.caused_by]
-    if failing and not roots:
-        # Checks that explain one another in a circle: rather name them all than none.
-        roots = failing
+    roots = [finding for finding in failing if not finding.caused_by] + _circles(failing)
     if failing:
         state = State.FAILING
-    elif blocked or defects:
+    elif blocked or defects or not_run:
         state = State.UNKNOWN
     else:
         state = State.WARNING if warned else State.HEALTHY
@@ -89,6 +103,19 @@ def judge(findings: Sequence[Finding], now: datetime, defects: int = 0) -> Verdi
     consequences = tuple(f.name for f in failing if f.name not in root_names) + tuple(f.name for f in blocked)
     escalation, reason = _escalate(failing, roots, blocked, warned, now)
     return Verdict(state, root_names, consequences, escalation, reason)
+
+
+def _circles(failing: Sequence[Finding]) -> list[Finding]:
+    """Findings that explain one another in a circle which nothing else explains: rather name them all than none."""
+    causes = {finding.name: finding.caused_by for finding in failing}
+    ancestors = {name: _ancestors(name, causes) for name in causes}
+    # In a circle one's causes are one's consequences; only where that holds for all of them does it begin there.
+    return [
+        finding
+        for finding in failing
+        if finding.name in ancestors[finding.name]
+        and all(finding.name in ancestors.get(other, ()) for other in ancestors[finding.name])
+    ]
 
 
 def _explains(cause: Finding, findings: Sequence[Finding]) -> int:

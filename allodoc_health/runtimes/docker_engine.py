@@ -24,17 +24,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from allodoc_health.runtimes.interface import (
     DeadlineExceeded,
     Execution,
     Health,
     HealthStatus,
+    LastStop,
     LogChunk,
     Mount,
     PublishedPort,
     RuntimeInfo,
     RuntimeUnavailable,
+    ServiceImage,
     ServiceState,
     ServiceUnavailable,
     Status,
@@ -415,8 +418,46 @@ def state_of(role: str, container: Inspected) -> ServiceState:
                 name for net in attached.values() for kind in ("Aliases", "DNSNames") for name in net.get(kind) or ()
             )
         ),
+        log_files=(str(container["LogPath"]),) if container.get("LogPath") else (),
+        log_rotated=_rotated(host.get("LogConfig") or {}),
         labels=dict(config.get("Labels") or {}),
+        stop_signal=str(config.get("StopSignal") or "SIGTERM"),
+        stop_timeout=float(10 if config.get("StopTimeout") is None else config["StopTimeout"]),
     )
+
+
+def _rotated(log: Mapping[str, Any]) -> bool | None:
+    """Whether a container's log files are bounded; ``None`` for a driver that keeps none of its own here."""
+    driver = log.get("Type")
+    if driver == "local":  # Bounded unless somebody asks for the contrary.
+        return True
+    return "max-size" in (log.get("Config") or {}) if driver == "json-file" else None
+
+
+def last_stop_in(events: Iterable[Mapping[str, Any]]) -> LastStop | None:
+    """The last stop that a container's start, kill, die and stop events tell of, oldest first. Pure.
+
+    The engine sends the stop signal, kills what has not ended in time, and says "stop" only after a stop: a container
+    that somebody killed, or that ended by itself, has no such event.
+    """
+    found: LastStop | None = None
+    signals: list[float] = []
+    died: tuple[float, int | None] | None = None
+    for event in events:
+        action = event.get("Action")
+        at = float(event.get("timeNano") or 0) / 1e9
+        if action == "start":
+            signals, died = [], None
+        elif action == "kill":
+            signals.append(at)
+        elif action == "die":
+            code = str(((event.get("Actor") or {}).get("Attributes") or {}).get("exitCode") or "")
+            died = (at, int(code) if code.isdigit() else None)
+        elif action == "stop" and died is not None:
+            ended, exit_code = died
+            forced = exit_code == 128 + signal.SIGKILL and len(signals) > 1
+            found = LastStop(datetime.fromtimestamp(ended, UTC), ended - min(signals, default=ended), exit_code, forced)
+    return found
 
 
 def _words_of(value: object) -> tuple[str, ...]:
@@ -588,6 +629,11 @@ class DockerWords:
         variables = "".join(f'-e {name}="{value}" ' for name, value in (environment or {}).items())
         return f"{self.program} exec {as_user}{variables}{self._name(role)} {command}"
 
+    def variables(self, role: str) -> str:
+        """The command that lists the names of the variables that a service was given, and no value."""
+        listed = f"{self.program} inspect --format '{{{{range .Config.Env}}}}{{{{println .}}}}{{{{end}}}}'"
+        return f"{listed} {self._name(role)} | cut -d= -f1 | sort"
+
     def usage(self) -> str:
         """The command that shows memory and CPU of all services."""
         # The client shows nothing at all when one of the names does not exist.
@@ -698,6 +744,41 @@ class DockerRuntime:
         entries = self._inspect(role, Clock(deadline)).get("Config", {}).get("Env") or []
         # A name alone is how compose asks for a variable to be left out: the process does not get it.
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+    def image(self, role: str, deadline: float) -> ServiceImage | None:
+        """What a service's container runs from, and what the name of that image means to the engine now."""
+        clock = Clock(deadline)
+        container = self._inspect(role, clock)
+        name = str((container.get("Config") or {}).get("Image") or "")
+        runs = str(container.get("Image") or "")
+        current = self._image_or_none(name, clock)
+        own = current if current and current.get("Id") == runs else self._image_or_none(runs, clock)
+        return ServiceImage(
+            name=name,
+            id=runs,
+            current=str(current["Id"]) if current else None,
+            pinned="@sha256:" in name or runs.removeprefix("sha256:").startswith(name.removeprefix("sha256:") or "-"),
+            created_at=parse_time(str((own or {}).get("Created") or "")),
+            current_created_at=parse_time(str((current or {}).get("Created") or "")),
+        )
+
+    def last_stop(self, role: str, deadline: float) -> LastStop | None:
+        """How the last stop of a service's container went, from the engine's memory of its last 256 events."""
+        clock = Clock(deadline)
+        container = self._inspect(role, clock)
+        query: dict[str, str | int] = {
+            "since": 0,
+            "until": f"{time.time():.3f}",
+            "filters": json.dumps(
+                {"type": ["container"], "event": ["start", "kill", "die", "stop"], "container": [str(container["Id"])]}
+            ),
+        }
+        try:
+            with self._api.stream("GET", "/events", clock, query) as pieces:
+                lines = b"".join(pieces).splitlines()
+        except (NotFound, Refused):
+            return None
+        return last_stop_in(json.loads(line) for line in lines if line.strip())
 
     def usage(self, role: str, deadline: float) -> Usage:
         """Memory and CPU time of a service: from its cgroup's files where they can be read, else from the engine."""
@@ -852,6 +933,13 @@ class DockerRuntime:
             return None
         except Refused as error:
             raise RuntimeUnavailable(f"the Docker daemon can't inspect {name}: {error.message}") from error
+        return found
+
+    def _image_or_none(self, name: str, clock: Clock) -> Inspected | None:
+        try:
+            found: Inspected = self._api.request("GET", f"/images/{quote(name, safe='/:@')}/json", clock)
+        except (NotFound, Refused):
+            return None
         return found
 
     def _inspect(self, role: str, clock: Clock) -> Inspected:

@@ -48,12 +48,16 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The runtime's own health check: its verdict, how often it failed in a row, and what it printed last."""
+    """The runtime's own health check: its verdict, how often it failed in a row, and what it printed last.
+
+    ``patience`` is how many seconds after a start it may take to come to a verdict, where its settings are known.
+    """
 
     status: HealthStatus
     failing_streak: int
     last_output: str
     checked_at: datetime | None
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,10 @@ class ServiceState:
     """One service as its runtime sees it now.
 
     ``memory_limit`` is in bytes and ``cpu_limit`` in cores; ``None`` means that no limit is set. ``exit_code`` is that
-    of the last end, and ``None`` while the service has never ended. Times are aware, UTC.
+    of the last end, and ``None`` while the service has never ended. Times are aware, UTC. ``aliases`` are what it is
+    called on its networks besides its name. ``stop_signal`` is what asks it to end; after ``stop_timeout`` seconds it
+    is killed. ``log_files`` are
+    where the runtime keeps what the service writes, oldest first; ``log_rotated`` is ``None`` where it can't tell.
     """
 
     role: str
@@ -106,7 +113,12 @@ class ServiceState:
     mounts: tuple[Mount, ...] = ()
     addresses: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    log_files: tuple[str, ...] = ()
+    log_rotated: bool | None = None
+    aliases: tuple[str, ...] = ()
     labels: Mapping[str, str] | None = None
+    stop_signal: str = "SIGTERM"
+    stop_timeout: float | None = None
 
     @property
     def running(self) -> bool:
@@ -115,11 +127,36 @@ class ServiceState:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceImage:
+    """What a service runs from: ``name`` as it was given, the ``id`` of the image that runs, and what that name is now.
+
+    ``current`` is ``None`` where the name means nothing any more. ``pinned``: the name can't ever mean anything else.
+    """
+
+    name: str
+    id: str
+    current: str | None
+    pinned: bool = False
+    created_at: datetime | None = None
+    current_created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastStop:
+    """The last time that a service was told to stop. ``forced``: it did not end by itself in time, and was killed."""
+
+    at: datetime
+    seconds: float
+    exit_code: int | None
+    forced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a service uses now. Memory is without the page cache, in bytes; ``cpu_seconds`` counts since its start.
 
     ``oom_kills`` counts processes inside the service that the kernel killed for want of memory (the main process may
-    have survived); ``throttled_seconds`` is time for which the CPU limit held it back. ``None``: the runtime can't tell.
+    have survived); ``throttled_seconds`` is time for which the CPU limit held it back. ``None``: it can't tell.
     """
 
     at: datetime
@@ -198,6 +235,9 @@ class OperatorWords(Protocol):
         Values of ``environment`` stand in double quotes on the command line, so ``$(…)`` in them is evaluated there.
         """
 
+    def variables(self, role: str) -> str:
+        """The command that lists the names of the variables that a service was given, and no value."""
+
     def usage(self) -> str:
         """The command that shows memory and CPU of all services."""
 
@@ -214,6 +254,10 @@ class Runtime(Protocol):
         """``docker`` or ``supervisor``."""
 
     @property
+    def local(self) -> bool:
+        """Whether it is reached without a network: its services then run on this machine, as far as can be told."""
+
+    @property
     def words(self) -> OperatorWords:
         """How an operator types an action for this runtime."""
 
@@ -223,8 +267,17 @@ class Runtime(Protocol):
     def states(self, deadline: float) -> Mapping[str, ServiceState]:
         """The state of each service of the target by role; one that does not exist is ``missing``."""
 
+    def replicas(self, deadline: float) -> Mapping[str, tuple[ServiceState, ...]]:
+        """All that run as a service, by role: several where it is scaled, one otherwise."""
+
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:
         """The environment that a service was given. Holds secrets: never evidence as it is."""
+
+    def image(self, role: str, deadline: float) -> ServiceImage | None:
+        """What a service runs from; ``None`` where services are no containers. Raises ServiceUnavailable if missing."""
+
+    def last_stop(self, role: str, deadline: float) -> LastStop | None:
+        """How the last stop of a service went; ``None`` when there was none, as far as the runtime remembers."""
 
     def usage(self, role: str, deadline: float) -> Usage:
         """Memory and CPU time of a service. Raises :class:`ServiceUnavailable` when it does not run."""

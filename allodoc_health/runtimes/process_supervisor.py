@@ -32,11 +32,13 @@ from allodoc_health.runtimes.interface import (
     Execution,
     Health,
     HealthStatus,
+    LastStop,
     LogChunk,
     Mount,
     PublishedPort,
     RuntimeInfo,
     RuntimeUnavailable,
+    ServiceImage,
     ServiceState,
     ServiceUnavailable,
     Status,
@@ -72,6 +74,7 @@ class SupervisorWords:
     def __init__(self, state: Path, python: str | None = None) -> None:
         self._demo = f"{python or _python()} -m demo"
         self._state = "" if state == default_state_folder() else f" --state {shlex.quote(str(state))}"
+        self._folder = state
 
     def start(self, role: str) -> str:
         """The command that starts a service."""
@@ -103,7 +106,7 @@ class SupervisorWords:
 
     def logs(self, role: str, since: str = "10m") -> str:
         """The command that prints both streams of a service's log."""
-        return f"{self._command('logs', role)} --since {shlex.quote(since)}"
+        return f"{self._command('logs', role)} --since {shlex.quote(since)} 2>&1"
 
     def exec(self, role: str, command: str, user: str = "", environment: Mapping[str, str] | None = None) -> str:
         """``command`` (already quoted for a shell), run inside a service.
@@ -113,6 +116,11 @@ class SupervisorWords:
         as_user = f" --user {shlex.quote(user)}" if user else ""
         variables = "".join(f'{name}="{value}" ' for name, value in (environment or {}).items())
         return f"{self._command('exec', role)}{as_user} -- {'env ' if variables else ''}{variables}{command}"
+
+    def variables(self, role: str) -> str:
+        """The command that lists the names of the variables that a service is given, and no value."""
+        path = shlex.quote(str(self._folder / role / "env"))
+        return f"sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/\\1/p' {path} | sort"
 
     def usage(self) -> str:
         """The command that shows memory and CPU of all services."""
@@ -161,10 +169,26 @@ class SupervisorRuntime:
             for role in self._roles
         }
 
+    def replicas(self, deadline: float) -> Mapping[str, tuple[ServiceState, ...]]:
+        """The same: the supervisor runs one of each."""
+        return {role: (state,) for role, state in self.states(deadline).items()}
+
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:
         """The environment that a service was given: the running one, otherwise the one it would be given now."""
         service = self._service(role, deadline)
         return _read_env(Path(service["given_env_file" if service["pid"] else "env_file"]))
+
+    def image(self, role: str, deadline: float) -> ServiceImage | None:
+        """Nothing: the services are processes, and no images are involved."""
+        del role, deadline
+        return None
+
+    def last_stop(self, role: str, deadline: float) -> LastStop | None:
+        """How the last stop of a service went, as the supervisor remembers it."""
+        last = self._service(role, deadline).get("last_stop")
+        if last is None:
+            return None
+        return LastStop(datetime.fromisoformat(last["at"]), last["seconds"], last["exit_code"], last["forced"])
 
     def usage(self, role: str, deadline: float) -> Usage:
         """Memory (each shared page counted in parts) and CPU time of all processes of a service."""
@@ -345,7 +369,11 @@ def _service_state(service: Mapping[str, Any], lost: bool) -> ServiceState:
             for mount in service["mounts"]
         ),
         addresses=("127.0.0.1",),
+        log_files=tuple(service["log_files"]),
+        log_rotated=True,  # The supervisor bounds what it keeps.
         labels=service["labels"],
+        stop_signal=service.get("stop_signal") or "SIGTERM",
+        stop_timeout=service.get("stop_timeout"),
     )
 
 
