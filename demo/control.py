@@ -18,6 +18,8 @@ from filelock import FileLock
 from demo.binaries import find_binaries
 from demo.install import install
 from demo.processes import Identity, kill_tree, send
+from demo.release import checkout
+from demo.release.log import DeployLog
 from demo.state import CHECKOUT, StateFolder
 from demo.supervisor import sweep_run_dir
 
@@ -55,21 +57,33 @@ def up(
         clear(folder)
         if install(find_binaries(binaries)):
             progress("installed the backend's packages")
+        if checkout.lay(folder):
+            progress("checked out this release")
+        log = DeployLog(folder.deploy_log, checkout.revision(folder.checkout))
+        log.begin()
+
+        def tell(message: str) -> None:
+            log.say("INFO", message)
+            progress(message)
+
         ours, theirs = socket.socketpair()
         orders = {"state": str(folder.root), "binaries": binaries, "timeout": timeout, "owner_pid": owner_pid}
         with ours:
             with theirs, folder.supervisor_log.open("ab") as output:
                 guardian = _start_guardian(orders, theirs, output.fileno())
             try:
-                problem = _follow(ours, progress, timeout + 30)
+                problem = _follow(ours, tell, timeout + 30)
             except BaseException:
+                log.fail("interrupted")
                 ours.close()  # the supervisor takes everything down when this end closes
                 _wait_for_end(guardian)
                 raise
         if problem is not None:
             _wait_for_end(guardian)
+            log.fail(problem)
             raise DemoError(problem)
         guardian.returncode = 0  # it stays; Popen must not wait for it
+        log.end()
     return True
 
 

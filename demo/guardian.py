@@ -18,8 +18,6 @@ from pathlib import Path
 
 from demo.binaries import find_binaries
 from demo.processes import become_subreaper, kill_children, send, service_account
-from demo.services.backend import FOLDER as BACKEND_FOLDER
-from demo.services.nginx import FRONTEND
 from demo.state import StateFolder
 from demo.supervisor import Orders, supervise, sweep_run_dir
 
@@ -35,9 +33,8 @@ def main() -> int:
     line.set_inheritable(False)
     try:
         binaries = find_binaries(given["binaries"])
-        needed = [folder.root.parent, *binaries.paths(), BACKEND_FOLDER / "src" / "main.js", FRONTEND / "index.html"]
-        needed += [BACKEND_FOLDER / "node_modules"]
-        account = service_account(needed)
+        # What lies in the state folder is laid so that the account can read it.
+        account = service_account([folder.root.parent, *binaries.paths()])
     except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
         line.sendall((json.dumps({"error": str(error)}) + "\n").encode())
         return 1

@@ -28,6 +28,7 @@ from demo.processes import (
     spawn,
     thaw_tree,
 )
+from demo.release.checkout import revision
 from demo.services.role import Role, Verdict
 from demo.state import now, stamp
 
@@ -49,6 +50,16 @@ class HealthRecord:
     failing_streak: int = 0
     last_output: str = ""
     checked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The last time that a service was told to stop: how long that took, and whether it had to be killed."""
+
+    at: datetime
+    seconds: float
+    exit_code: int | None
+    forced: bool
 
 
 class Service:
@@ -82,6 +93,8 @@ class Service:
         self.started_at: datetime | None = None
         self.finished_at: datetime | None = None
         self.command: list[str] = []
+        self.revision = ""
+        self.last_stop: Stop | None = None
         self.reload_environment()
 
     # --- what operators can ask for ---
@@ -114,7 +127,7 @@ class Service:
             await self._stop(timeout)
             self.id = secrets.token_hex(32)
             self.created_at = now()
-            self.exit_code, self.finished_at = None, None
+            self.exit_code, self.finished_at, self.last_stop = None, None, None
             self.reload_environment()
             self._begin()
 
@@ -181,7 +194,7 @@ class Service:
             "capability": account.capability,
             "command": self.command,
             "cwd": str(self.role.cwd()),
-            "labels": {"allodoc.role": self.name, "allodoc.state": str(folder.root)},
+            "labels": self._labels(),
             "status": self.status,
             "pid": self.identity.pid if self.identity else None,
             "start_ticks": self.identity.start_ticks if self.identity else None,
@@ -197,6 +210,15 @@ class Service:
             "oom_killed": False,
             "restart_count": self.restart_count,
             "restart_policy": "unless-stopped",
+            "stop_signal": signal.Signals(self.role.stop_signal).name,
+            "stop_timeout": STOP_TIMEOUT,
+            "last_stop": self.last_stop
+            and {
+                "at": stamp(self.last_stop.at),
+                "seconds": self.last_stop.seconds,
+                "exit_code": self.last_stop.exit_code,
+                "forced": self.last_stop.forced,
+            },
             "created_at": stamp(self.created_at),
             "started_at": stamp(self.started_at),
             "finished_at": stamp(self.finished_at),
@@ -210,6 +232,18 @@ class Service:
             "given_env_file": str(folder.given_env_file(self.name)),
             "exec_env_file": str(folder.exec_env_file(self.name)),
         }
+
+    def _labels(self) -> dict[str, str]:
+        folder = self.role.context.folder
+        labels = {
+            "allodoc.role": self.name,
+            "allodoc.state": str(folder.root),
+            "allodoc.checkout": str(folder.checkout),
+            "allodoc.deploy-log": str(folder.deploy_log),
+        }
+        if self.revision:
+            labels["org.opencontainers.image.revision"] = self.revision
+        return labels
 
     # --- its life ---
 
@@ -230,6 +264,7 @@ class Service:
         write_env(context.folder.given_env_file(self.name), self.given)
         write_env(context.folder.exec_env_file(self.name), self.role.exec_environment(self.given))
         self.command = self.role.command(self.given)
+        self.revision = revision(context.folder.checkout) if self.role.runs_from_checkout() else ""
         env = {"PATH": self.role.search_path(), "LC_ALL": "C.UTF-8", **self.given}
         env.pop("EXTRA_ARGS", None)
         readers, writers = zip(os.pipe(), os.pipe(), strict=True)
@@ -307,6 +342,7 @@ class Service:
         if self.identity is None:
             return
         pid = self.identity.pid
+        began, forced = time.monotonic(), False
         self._stop_health()
         send(pid, self.role.stop_signal)
         if self.status == "paused":
@@ -315,8 +351,10 @@ class Service:
             async with asyncio.timeout(timeout):
                 await self._ended.wait()
         except TimeoutError:
+            forced = True
             kill_tree(pid)
             await self._ended.wait()
+        self._set(last_stop=Stop(now(), round(time.monotonic() - began, 3), self.exit_code, forced))
 
     def _cancel_restart(self) -> None:
         if self._restart is not None:

@@ -42,7 +42,7 @@ class Context:
 def make_folders(folder: StateFolder, account: Account) -> None:
     """Create what is missing. The services' own folders belong to their account; the rest is closed to it."""
     mode = 0o711 if account.foreign else 0o700
-    for path in (folder.root, *(folder.service(role) for role in ROLES)):
+    for path in (folder.root, folder.checkout, *(folder.service(role) for role in ROLES)):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
     for path in (folder.logs, folder.backups):
@@ -117,6 +117,12 @@ def make_environments(context: Context) -> None:
         write_env(
             folder.env_file("backend"), _backend_environment(ports, postgres, redis), "the backend's .env.production"
         )
+    passwords = {
+        "DATABASE_PASSWORD": postgres.get("POSTGRES_PASSWORD", ""),
+        "REDIS_PASSWORD": redis.get("REDIS_PASSWORD", ""),
+    }
+    if not (folder.checkout / ".env").exists():
+        write_env(folder.checkout / ".env", passwords, "what docker-compose.prod.yml asks for")
     if not folder.smoke_file.exists():
         write_json(folder.smoke_file, {"email": SMOKE_EMAIL, "password": secrets.token_urlsafe(18)})
 

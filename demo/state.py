@@ -15,7 +15,11 @@ its readers, such as ``allodoc_health.runtimes.process_supervisor``. Times are R
     guardian      {pid, start_ticks} of the supervisor's parent, which sweeps up after it
     urls          {https, http, api}
     services      by role:
-      role, name, id, image, user, command[], cwd, labels{}
+      role, name, id, image, user, command[], cwd
+      labels{}        allodoc.role, allodoc.state, allodoc.checkout, allodoc.deploy-log, and, of what runs from the
+                      checkout, org.opencontainers.image.revision: its commit when the service was started
+      stop_signal     by name; stop_timeout: seconds until a service that was told to stop is killed
+      last_stop       {at, seconds, exit_code, forced} of the last time it was told to, or null; forced: it was killed
       status          created | running | paused | restarting | exited
       pid, start_ticks
       uid, gid        who it runs as; capability: the one number it keeps of root's, or null
@@ -29,8 +33,9 @@ its readers, such as ``allodoc_health.runtimes.process_supervisor``. Times are R
       given_env_file  what the running one was given (dotenv, mode 0600)
       exec_env_file   what a command run inside it is given on top: PATH, where to connect, the password (0600)
 
-Beside it: ``ROLE/`` with the env files and data of each service, ``logs/``, ``backups/``, ``ports.json``,
-``smoke.json`` (the account that logs in for tests), and ``supervisor.log``.
+Beside it: ``ROLE/`` with the env files and data of each service, ``checkout/`` (the release that backend and nginx run
+from, see ``demo/release/checkout.py``), ``deploy.log``, ``logs/``, ``backups/``, ``ports.json``, ``smoke.json`` (the
+account that logs in for tests), and ``supervisor.log``.
 """
 
 from __future__ import annotations
@@ -80,6 +85,16 @@ class StateFolder:
     def logs(self) -> Path:
         """The captured output of the services."""
         return self.root / "logs"
+
+    @property
+    def checkout(self) -> Path:
+        """The working tree of the release that backend and nginx run from."""
+        return self.root / "checkout"
+
+    @property
+    def deploy_log(self) -> Path:
+        """What each ``up`` wrote of itself, as a deploy script would."""
+        return self.root / "deploy.log"
 
     @property
     def backups(self) -> Path:

@@ -23,7 +23,6 @@ from demo.children import Children
 from demo.processes import Account, Identity, become_subreaper, die_with_parent, identify, kill_children
 from demo.service import Refused, Service, log_path
 from demo.services import all_roles
-from demo.services.backend import FOLDER as BACKEND_FOLDER
 from demo.services.role import PreparationFailed
 from demo.settings import Context, choose_ports, make_environments, make_folders, make_run_dir
 from demo.state import CHECKOUT, SCHEMA, StateFolder, now, stamp, write_json
@@ -168,7 +167,8 @@ class Supervisor:
     async def _set_up_database(self, postgres: Service) -> None:
         """The database, its schema and its people; again when the migrations are others than last time."""
         mark = self._folder.service("postgres") / "data" / "allodoc.set-up"
-        wanted = " ".join(sorted(path.name for path in (BACKEND_FOLDER / "src" / "migrations").glob("*.js")))
+        backend_folder = self._folder.checkout / "backend"
+        wanted = " ".join(sorted(path.name for path in (backend_folder / "src" / "migrations").glob("*.js")))
         if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
             return
         self._tell({"progress": "setting up the database"})
@@ -197,7 +197,7 @@ class Supervisor:
                 "BCRYPT_ROUNDS": backend.get("BCRYPT_ROUNDS", "12"),
             }
             node = str(self._context.binaries.node)
-            code, output = await postgres.helper([node, str(BACKEND_FOLDER / "src" / "setup.js")], reach)
+            code, output = await postgres.helper([node, str(backend_folder / "src" / "setup.js")], reach)
         if code != 0:
             raise PreparationFailed(f"the database could not be set up ({code}): {output.strip()[-2000:]}")
         mark.write_text(wanted, encoding="utf-8")

@@ -176,7 +176,7 @@ def build_role(client: APIClient, role: str, base: str) -> str:
             custom_context=True,
             tag=f"{name}:{digest}",
             buildargs={"BASE": base},
-            labels={"org.opencontainers.image.revision": digest},
+            labels={"allodoc.content": digest},
             rm=True,
             forcerm=True,
             decode=True,

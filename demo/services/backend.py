@@ -27,8 +27,8 @@ class Backend(Role):
         return [str(self.context.binaries.node), "src/main.js", *self.extra_arguments(env)]
 
     def cwd(self) -> Path:
-        """The backend's source."""
-        return FOLDER
+        """Its part of the checkout."""
+        return self.context.folder.checkout / "backend"
 
     def ports(self) -> list[tuple[int, int]]:
         """One."""
@@ -44,7 +44,11 @@ class Backend(Role):
 
     def data_folders(self) -> list[tuple[Path, bool]]:
         """The code."""
-        return [(FOLDER, False)]
+        return [(self.cwd(), False)]
+
+    def runs_from_checkout(self) -> bool:
+        """Its code is the release's."""
+        return True
 
     def exec_environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """npm wants a home that it may write to."""

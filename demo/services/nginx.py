@@ -12,8 +12,6 @@ from demo.services.role import PreparationFailed, Role, RunHelper, Verdict, http
 from demo.settings import make_owned
 from demo.state import CHECKOUT, write_private
 
-FRONTEND = CHECKOUT / "demo" / "frontend"
-
 CONFIGURATION = """\
 daemon off;
 worker_processes 2;
@@ -135,6 +133,11 @@ class Nginx(Role):
         return self.folder / "data"
 
     @property
+    def page(self) -> Path:
+        """What it serves: the frontend, built."""
+        return self.context.folder.checkout / "frontend" / "dist"
+
+    @property
     def tls(self) -> Path:
         """Certificates and keys."""
         return self.folder / "tls"
@@ -166,7 +169,11 @@ class Nginx(Role):
 
     def data_folders(self) -> list[tuple[Path, bool]]:
         """The page, the certificates, its own files."""
-        return [(FRONTEND, False), (self.tls, False), (self.data, True)]
+        return [(self.page, False), (self.tls, False), (self.data, True)]
+
+    def runs_from_checkout(self) -> bool:
+        """The page is the release's."""
+        return True
 
     async def prepare(self, env: Mapping[str, str], run: RunHelper) -> None:
         """Configuration at every start of the demo; certificates when there are none or they end soon."""
@@ -174,7 +181,7 @@ class Nginx(Role):
         make_owned(self.data, account)
         make_owned(self.tls, account)
         ports = self.context.ports
-        places = {"data": self.data, "tls": self.tls, "frontend": FRONTEND}
+        places = {"data": self.data, "tls": self.tls, "frontend": self.page}
         numbers = {"backend": ports["backend"], "http": ports["http"], "https": ports["https"]}
         text = CONFIGURATION
         for name, value in {**places, **numbers}.items():

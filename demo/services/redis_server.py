@@ -29,7 +29,8 @@ class RedisServer(Role):
         password = env.get("REDIS_PASSWORD", "")
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data), "--daemonize", "no"]
         options += ["--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"]
-        options += ["--save", "3600 1", "--save", "300 100", "--save", "60 10000"]
+        # Two words each: Redis 6 takes a save point in one word for none at all.
+        options += ["--save", "3600", "1", "--save", "300", "100", "--save", "60", "10000"]
         options += ["--requirepass", password] if password else []
         return [str(self.context.binaries.redis_server), *options, *self.extra_arguments(env)]
 

@@ -72,6 +72,10 @@ class Role(abc.ABC):
         """Where it runs."""
         return self.folder
 
+    def runs_from_checkout(self) -> bool:
+        """Whether what it runs or serves is of the release."""
+        return False
+
     def data_folders(self) -> list[tuple[Path, bool]]:
         """Folders it works with, and whether it may write there."""
         return []

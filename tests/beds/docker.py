@@ -31,6 +31,8 @@ from allodoc_health.discovery import ROLES
 from allodoc_health.runtimes.docker_engine import DockerRuntime
 from allodoc_health.runtimes.interface import Execution, HealthStatus, ServiceState, Status
 from demo.compose import build
+from demo.release.checkout import commit, revision
+from demo.release.log import DeployLog
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = ROOT / "demo" / "compose" / "docker-compose.prod.yml"
@@ -360,7 +362,10 @@ class Stack:
         self._refuse_foreign()
         self.down()
         build.build(self.engine.client)
+        self._check_out()
         self._write_environment()
+        log = DeployLog(self.folder / "deploy.log", revision(self.folder))
+        log.begin()
         self._compose("up", "-d", "postgres", "redis")
         self.wait_healthy(60, ("postgres", "redis"))
         # The backend does not start on an empty database.
@@ -369,6 +374,7 @@ class Stack:
         self._compose("run", "--rm", "-T", "--no-deps", *passed, "backend", "node", "src/setup.js", also=smoke)
         self._compose("up", "-d")
         self.wait_healthy(60)
+        log.end()
 
     def restore(self) -> None:
         """Make whole what a test broke, and wait until it is healthy. Costs nothing when nothing was touched."""
@@ -407,9 +413,18 @@ class Stack:
             if names and found["Labels"].get("com.docker.compose.project") != PROJECT:
                 _unavailable(f"container {names.pop()} is here already and is not ours: the bed needs its name")
 
+    def _check_out(self) -> None:
+        """Make the project's folder what a deployment is made from: a working tree, with the Dockerfiles."""
+        for role in ("backend", "frontend"):
+            (self.folder / role).mkdir(exist_ok=True)
+            shutil.copy(COMPOSE_FILE.parent / "images" / role / "Dockerfile", self.folder / role)
+        (self.folder / ".gitignore").write_text(".env\n*.log\noverride.yml\n")
+        commit(self.folder, "Release of the bed")
+
     def _write_environment(self) -> None:
         ports = {f"ALLODOC_{name.upper()}_PORT": str(port) for name, port in self.ports.items()}
         settings = {**self.secrets, **ports, "ALLODOC_HEALTH_INTERVAL": "1s"}
+        settings["ALLODOC_REVISION"] = revision(self.folder)
         path = self.folder / ".env"
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         path.chmod(0o600)

@@ -7,6 +7,7 @@ environment files as they were, every service running and healthy. What a test m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -231,6 +232,14 @@ class Demo:
             if self.service(role)["status"] == "restarting":
                 self.restart(role)
             self.wait_healthy(role)
+        self.forget_logs()
+
+    def forget_logs(self) -> None:
+        """Empty the services' logs, so that the errors of one test are not found by the next."""
+        for role in ROLES:
+            for name in self.service(role)["log_files"]:
+                with contextlib.suppress(FileNotFoundError):
+                    os.truncate(name, 0)
 
     # --- clients ---
 

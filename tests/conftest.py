@@ -1,0 +1,10 @@
+"""The beds that every test may use."""
+
+from tests.beds.docker import container as container
+from tests.beds.docker import engine as engine
+from tests.beds.docker import stack as stack
+from tests.beds.docker import whole_stack as whole_stack
+from tests.beds.embedded import demo as demo
+from tests.beds.embedded import demo_bed as demo_bed
+from tests.beds.pretend import pretend as pretend
+from tests.beds.suite import suite as suite
