@@ -1,0 +1,89 @@
+"""Application errors: what the services themselves log as wrong."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from allodoc_health.finding import Escalation, Recorder, Severity, duration
+from allodoc_health.limits import Limits
+from allodoc_health.symptom import symptom
+from fixtures.logs import LogGroup, LogSummary
+
+SHOWN = 5
+
+OWN = (
+    "service.running[{service}]",
+    "service.exit-code[{service}]",
+    "service.restart-loop[{service}]",
+    "service.oom-killed[{service}]",
+    "service.required-env[{service}]",
+)
+MACHINE = ("host.disk", "host.memory", "host.docker")
+DATABASE = (
+    "service.running[postgres]",
+    "service.oom-killed[postgres]",
+    "db.port",
+    "db.accepts-connections",
+    "db.login",
+    "db.query",
+    "db.connection-headroom",
+    "db.reachable-from-backend",
+    "db.parameters-match",
+    "db.idle-in-transaction",
+    "db.blocked-sessions",
+    "db.deadlocks",
+    "db.long-running",
+    "db.log-errors",
+    "service.log-errors[postgres]",
+)
+CACHE = (
+    "service.running[redis]",
+    "service.oom-killed[redis]",
+    "cache.ping",
+    "cache.clients",
+    "cache.memory",
+    "cache.persistence",
+)
+BACKEND = ("service.running[backend]", "service.health-endpoint[direct]", "service.running[frontend]")
+MAY_FOLLOW_FROM = {
+    "postgres": DATABASE,
+    "redis": CACHE,
+    "backend": (*DATABASE, *CACHE, *BACKEND),
+    "frontend": (),
+    "nginx": (*BACKEND, *DATABASE, *CACHE),
+}
+"""Whose faults show up in whose log, besides its own and the machine's."""
+
+
+@symptom("service.log-errors", severity=Severity.MAJOR, caused_by=[*OWN, *MACHINE, *DATABASE, *CACHE, *BACKEND])
+def test_the_log_has_no_errors(
+    service: str, log_errors: LogSummary, limits: Limits, now: datetime, finding: Recorder
+) -> None:
+    """The service logged no error in the last 10 minutes."""
+    finding.follows_only_from(*(c.format(service=service) for c in OWN), *MACHINE, *MAY_FOLLOW_FROM[service])
+    covered = duration(log_errors.seconds)
+    finding.says(f"no error among {log_errors.lines} lines in {covered}")
+    finding.note(*(line(group) for group in log_errors.groups[:SHOWN]))
+    if log_errors.truncated:
+        finding.note(f"only its newest part was read: {log_errors.lines} lines of the last {covered}")
+    if log_errors.damage:
+        finding.fail(f"it tells of damaged data: {log_errors.damage[0].damage}", variant="damage")
+        finding.escalate(Escalation.NOW, "data may be damaged")
+    if not log_errors.errors:
+        return
+    if log_errors.fatal:
+        finding.fail(f"{log_errors.fatal[0].count} × fatal: {log_errors.fatal[0].message[:56]}", variant="fatal")
+    if log_errors.current:
+        finding.measure("errors a minute", log_errors.rate, limit=limits.service.error_rate)
+    else:
+        ago = duration((now - max(group.last for group in log_errors.groups)).total_seconds())
+        count = f"{log_errors.errors} error{'s' if log_errors.errors > 1 else ''}"
+        finding.warn(f"{count} in {covered}, none since {ago} ago or the last start")
+
+
+def line(group: LogGroup) -> str:
+    """A group of errors as a line of proof."""
+    first, last = (moment.strftime("%H:%M:%S") for moment in (group.first, group.last))
+    when = f"at {last}" if group.count == 1 else f"{first} to {last}"
+    stack = ", with a stack trace" if group.with_stack else ""
+    return f"{group.count} × {group.level}: {group.message[:200]} ({when} UTC{stack})"

@@ -1,0 +1,1 @@
+"""Tests of the service chapter: services are broken for real."""
