@@ -1,0 +1,711 @@
+"""Each way in which PostgreSQL can't be reached or used, made real, and named by the suite."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from allodoc_health.remedy import remedy_for
+from tests.beds.embedded import Demo
+from tests.beds.suite import Health, Run
+
+# How busy this machine is tells nothing of what a test breaks.
+CHAPTERS = ("checks/service", "checks/db", "-k", "not test_host")
+BUDGET_AND_TWO = 12.0
+OURS = (
+    "db.port",
+    "db.accepts-connections",
+    "db.login",
+    "db.query",
+    "db.reachable-from-backend",
+    "db.parameters-match",
+    "db.connection-headroom",
+    "db.pool-size-fits",
+    "db.idle-connections",
+    "db.idle-in-transaction",
+    "db.blocked-sessions",
+    "db.deadlocks",
+    "db.long-running",
+)
+
+
+def leaves_nothing_behind(demo: Demo, run: Run) -> None:
+    """Assert that a run ended in time, and that neither a session of ours nor a process is left."""
+    assert run.seconds < BUDGET_AND_TWO, run.output
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "process.argv.slice(-3)" in str(p.info["cmdline"])]
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'allodoc-health'"
+    demo.wait_until(lambda: demo.sql(ours) == [(0,)], what="the suite's session to be gone")
+
+
+def fails_as(run: Run, name: str, variant: str) -> None:
+    """Assert that a finding fails, and with the remedy that is for this way to fail."""
+    assert run.outcome(name) == "fail", run.output
+    remedy = remedy_for(name, variant)
+    assert remedy is not None
+    assert variant in " ".join(remedy.symptoms), f"{name} has no remedy of its own for {variant}"
+    assert run.finding(name)["remedy"] == remedy.anchor, run.output
+
+
+def refusal(demo: Demo) -> str:
+    """What PostgreSQL says to somebody who wants in; empty when it lets them in."""
+    try:
+        demo.sql("SELECT 1")
+    except psycopg.Error as error:
+        return str(error)
+    return ""
+
+
+def answers(demo: Demo) -> bool:
+    """Whether PostgreSQL lets somebody in."""
+    return not refusal(demo)
+
+
+def placed(demo: Demo, host: str, port: int) -> str:
+    """The demo's target file with another address for PostgreSQL."""
+    return f'{demo.target}[services.postgres]\nhost = "{host}"\nport = {port}\n'
+
+
+def test_healthy(demo: Demo, suite: Health) -> None:
+    """On the healthy demo every check of this half of the chapter passes, and the run is over quickly."""
+    run = suite("checks/db", target=demo.target)
+    assert set(OURS) <= run.names("pass"), run.output
+    leaves_nothing_behind(demo, run)
+
+
+# --- port ------------------------------------------------------------------------------------------------------------
+
+
+def test_port_refused(demo: Demo, suite: Health) -> None:
+    """A stopped PostgreSQL is the service's fault; the port's finding follows from it, and its remedy mends it."""
+    demo.stop("postgres")
+    run = suite(*CHAPTERS, target=demo.target)
+    run.blames("service.running[postgres]")
+    fails_as(run, "db.port", "refused")
+    assert run.finding("db.port")["caused_by"] == ["service.running[postgres]"]
+    assert run.finding("db.login")["blocked_by"] == "db.port"
+    assert run.seconds < BUDGET_AND_TWO
+    run.do("db.port", steps=[0])
+    demo.wait_until(lambda: answers(demo), what="PostgreSQL to answer")
+    assert suite("checks/db", "-k", "port", target=demo.target).outcome("db.port") == "pass"
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """A port of this machine whose queue of new connections is full: the kernel drops what comes."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            client = held.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_port_filtered(demo: Demo, suite: Health) -> None:
+    """Packets that are dropped are told from a refusal, on time."""
+    with full_backlog() as port:
+        run = suite("checks/db", target=placed(demo, "127.0.0.1", port))
+    run.blames("db.port")
+    fails_as(run, "db.port", "filtered")
+    assert run.finding("db.port")["message"] == f"no answer to TCP within 2 s at 127.0.0.1:{port}"
+    leaves_nothing_behind(demo, run)
+
+
+def test_port_unresolvable(demo: Demo, suite: Health) -> None:
+    """A name that nobody knows is told from a port that is closed."""
+    run = suite("checks/db", target=placed(demo, "postgres.invalid", 5432))
+    run.blames("db.port")
+    fails_as(run, "db.port", "unresolvable")
+    assert "postgres.invalid does not resolve" in run.finding("db.port")["message"]
+    leaves_nothing_behind(demo, run)
+
+
+# --- accepts connections ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(demo: Demo) -> Iterator[Path]:
+    """PostgreSQL's data folder. Signal files and changed rules are taken away after the test, the server restarted."""
+    folder = demo.folder.service("postgres") / "data"
+    rules = (folder / "pg_hba.conf").read_bytes()
+    yield folder
+    changed = (folder / "pg_hba.conf").read_bytes() != rules
+    (folder / "pg_hba.conf").write_bytes(rules)
+    signals = list(folder.glob("*.signal"))
+    for path in signals:
+        path.unlink()
+    if signals or changed:
+        demo.restart("postgres")
+        demo.wait_healthy("postgres")
+
+
+def owned(path: Path) -> None:
+    """Make an empty file that belongs to whom its folder belongs."""
+    path.touch()
+    os.chown(path, path.parent.stat().st_uid, path.parent.stat().st_gid)
+
+
+def test_starting_up(demo: Demo, suite: Health, data: Path) -> None:
+    """A server that waits for its archive at its start is starting up, and is not to be restarted."""
+    owned(data / "recovery.signal")
+    demo.set_env("postgres", EXTRA_ARGS="-c restore_command='sleep 60; false'")
+    demo.recreate("postgres")
+    demo.wait_until(lambda: "is starting up" in refusal(demo), what="recovery")
+    run = suite("checks/db", target=demo.target)
+    run.blames("db.accepts-connections")
+    fails_as(run, "db.accepts-connections", "starting-up")
+    assert run.outcome("db.port") == "pass"
+    assert run.seconds < BUDGET_AND_TWO
+
+
+def test_recovering(demo: Demo, suite: Health, data: Path) -> None:
+    """A standby that may not be read is recovering; out of it by its remedy, it is well again."""
+    owned(data / "standby.signal")
+    demo.set_env("postgres", EXTRA_ARGS="-c hot_standby=off")
+    demo.recreate("postgres")
+    demo.wait_until(lambda: "entering standby mode" in demo.log_text("postgres"), what="standby mode")
+    run = suite("checks/db", target=demo.target)
+    run.blames("db.accepts-connections")
+    fails_as(run, "db.accepts-connections", "recovering")
+    assert run.seconds < BUDGET_AND_TWO
+
+
+def test_shutting_down(demo: Demo, suite: Health) -> None:
+    """A smart shutdown that waits for a pool is named; the remedy's restart ends it."""
+    with demo.connect():
+        os.kill(demo.pid("postgres"), signal.SIGTERM)
+        demo.wait_until(lambda: not answers(demo), what="the shutdown to begin")
+        run = suite("checks/db", target=demo.target)
+        run.blames("db.accepts-connections")
+        fails_as(run, "db.accepts-connections", "shutting-down")
+        assert run.finding("db.accepts-connections")["message"].startswith("the database system is shutting down")
+        run.do("db.accepts-connections")
+    demo.wait_healthy("postgres")
+    leaves_nothing_behind(demo, suite("checks/db", target=demo.target))
+
+
+def test_paused(demo: Demo, suite: Health) -> None:
+    """A paused PostgreSQL is the service's fault; the silent port follows from it. Unpausing mends it."""
+    demo.pause("postgres")
+    run = suite(*CHAPTERS, target=demo.target)
+    run.blames("service.running[postgres]")
+    fails_as(run, "db.accepts-connections", "silent")
+    assert run.finding("db.accepts-connections")["caused_by"] == ["service.running[postgres]"]
+    assert run.seconds < BUDGET_AND_TWO
+    run.do("db.accepts-connections", steps=[0])
+    demo.wait_healthy()
+    leaves_nothing_behind(demo, suite("checks/db", target=demo.target))
+
+
+def test_frozen(demo: Demo, suite: Health) -> None:
+    """A PostgreSQL whose processes are all stopped, while its runtime believes that it runs, gives no answer in 2 s."""
+    main = psutil.Process(demo.pid("postgres"))
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        run = suite("checks/db", target=demo.target)
+    finally:
+        for process in processes:
+            process.resume()
+    run.blames("db.accepts-connections")
+    fails_as(run, "db.accepts-connections", "silent")
+    assert run.finding("db.accepts-connections")["message"].startswith("no answer within 2 s")
+    demo.wait_healthy("postgres")
+    leaves_nothing_behind(demo, run)
+
+
+@contextmanager
+def relay(handle: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port of this machine; each connection to it is given to ``handle`` in a thread."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(5)
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=handle, args=(client,), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_something_else_answers(demo: Demo, suite: Health) -> None:
+    """A web server on PostgreSQL's port is no PostgreSQL that turned us away."""
+
+    def web_server(client: socket.socket) -> None:
+        with client:
+            client.recv(1024)
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with relay(web_server) as port:
+        run = suite("checks/db", target=placed(demo, "127.0.0.1", port))
+    run.blames("db.accepts-connections")
+    fails_as(run, "db.accepts-connections", "not-postgresql")
+
+
+# --- login -----------------------------------------------------------------------------------------------------------
+
+API = "api"
+
+
+@pytest.fixture
+def api(demo: Demo) -> Iterator[Demo]:
+    """The demo with a role of the application's own, so that an administrator is left whatever is done to it."""
+    password = demo.environment("backend")["DATABASE_PASSWORD"]
+    demo.sql(f"CREATE ROLE {API} SUPERUSER LOGIN PASSWORD '{password}'")
+    demo.set_env("backend", DATABASE_USERNAME=API)
+    demo.recreate("backend")
+    demo.wait_healthy("backend")
+    yield demo
+    demo.mend()
+    demo.sql(f"DROP ROLE IF EXISTS {API}")
+
+
+def login_fails(run: Run, variant: str) -> None:
+    """Assert that the login alone is to blame, for this reason, and that it was found out in time."""
+    run.blames("db.login")
+    fails_as(run, "db.login", variant)
+    assert run.outcome("db.accepts-connections") == "pass"
+    assert run.seconds < BUDGET_AND_TWO
+
+
+def test_bad_password(api: Demo, suite: Health) -> None:
+    """A password that was changed in the database alone; the remedy gives the role the backend's own again."""
+    api.sql(f"ALTER ROLE {API} PASSWORD 'something-else-entirely'")
+    run = suite("checks/db", target=api.target)
+    login_fails(run, "bad-password")
+    assert any("the role exists" in line for line in run.finding("db.login")["details"])
+    password = api.environment("backend")["DATABASE_PASSWORD"]
+    assert password not in "".join(run.do("db.login", steps=[0]))
+    suite("checks/db", target=api.target).is_calm()
+    assert password not in api.log_text("postgres")
+
+
+def test_expired_password(api: Demo, suite: Health) -> None:
+    """A password that has expired is told apart in the proof: the client itself is only told that it failed."""
+    api.sql(f"ALTER ROLE {API} VALID UNTIL 'yesterday'")
+    run = suite("checks/db", target=api.target)
+    login_fails(run, "bad-password")
+    assert any("expired" in line for line in run.finding("db.login")["details"])
+    run.do("db.login", steps=[0])
+    suite("checks/db", target=api.target).is_calm()
+
+
+def test_role_locked(api: Demo, suite: Health) -> None:
+    """A role that may not log in; the remedy lets it."""
+    api.sql(f"ALTER ROLE {API} NOLOGIN")
+    run = suite("checks/db", target=api.target)
+    login_fails(run, "role-locked")
+    run.do("db.login")
+    suite("checks/db", target=api.target).is_calm()
+
+
+def test_no_role(demo: Demo, suite: Health) -> None:
+    """A role that nobody knows: its name in the backend's settings is the cause, and the server's log the proof."""
+    demo.set_env("backend", DATABASE_USERNAME="ghost")
+    demo.recreate("backend")
+    run = suite("checks/db", target=demo.target)
+    run.blames("db.parameters-match")
+    fails_as(run, "db.login", "no-role")
+    assert run.finding("db.login")["caused_by"] == ["db.parameters-match"]
+    assert run.finding("db.login")["message"] == 'role "ghost" does not exist'
+
+
+def test_role_removed(api: Demo, suite: Health) -> None:
+    """A role that was removed: with the backend still told to use it, that setting is what does not match."""
+    api.sql(f"ALTER ROLE {API} RENAME TO {API}_gone")
+    try:
+        run = suite("checks/db", target=api.target)
+    finally:
+        api.sql(f"ALTER ROLE {API}_gone RENAME TO {API}")
+    fails_as(run, "db.login", "no-role")
+
+
+def test_no_database(demo: Demo, suite: Health) -> None:
+    """A database that takes no connections any more; the remedy lets it."""
+    database = demo.environment("backend")["DATABASE_NAME"]
+    parameters = demo.environment("postgres")
+    with psycopg.connect(
+        host="127.0.0.1",
+        port=demo.port("postgres"),
+        user=parameters["POSTGRES_USER"],
+        password=parameters["POSTGRES_PASSWORD"],
+        dbname="postgres",
+        autocommit=True,
+    ) as outside:
+        outside.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+        try:
+            run = suite("checks/db", target=demo.target)
+            login_fails(run, "no-database")
+            run.do("db.login", steps=[1])
+            suite("checks/db", target=demo.target).is_calm()
+        finally:
+            outside.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+
+
+def test_wrong_database_name(demo: Demo, suite: Health) -> None:
+    """A database name that leads nowhere is the setting's fault; right again, the remedy's command mends it."""
+    name = demo.environment("backend")["DATABASE_NAME"]
+    demo.set_env("backend", DATABASE_NAME="clinic_old")
+    demo.recreate("backend")
+    run = suite("checks/db", target=demo.target)
+    run.blames("db.parameters-match")
+    fails_as(run, "db.login", "no-database")
+    assert f"expected {name}" in run.finding("db.parameters-match")["message"]
+    demo.set_env("backend", DATABASE_NAME=name)
+    run.do("db.parameters-match")
+    demo.wait_healthy("backend")
+    suite("checks/db", target=demo.target).is_calm()
+
+
+def edit_rules(data: Path, change: Callable[[str], str]) -> None:
+    """Change the lines of pg_hba.conf that are for TCP."""
+    path = data / "pg_hba.conf"
+    lines = [change(line) if line.startswith("host") else line for line in path.read_text("utf-8").splitlines()]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def test_no_hba_entry(demo: Demo, suite: Health, data: Path) -> None:
+    """No rule for the client; the remedy's rule lets it in."""
+    with demo.connect() as administrator:
+        edit_rules(data, lambda line: f"# {line}")
+        administrator.execute("SELECT pg_reload_conf()")
+        demo.wait_until(lambda: not answers(demo), what="the rules to be read")
+        run = suite("checks/db", target=demo.target)
+        login_fails(run, "no-hba-entry")
+        run.do("db.login")
+        demo.wait_until(lambda: answers(demo), what="the rules to be read")
+        suite("checks/db", target=demo.target).is_calm()
+
+
+def test_tls_required(demo: Demo, suite: Health, data: Path) -> None:
+    """Rules for TLS only; with TLS on both sides, as the remedy says, the application is let in, by one connection."""
+    tls = demo.folder.service("nginx") / "tls"
+    certificate = next(path for path in tls.glob("*.pem") if "BEGIN CERT" in path.read_text() and path != demo.ca_file)
+    key = next(path for path in tls.iterdir() if "PRIVATE KEY" in path.read_text())
+    for source, name in ((certificate, "server.crt"), (key, "server.key")):
+        owned(data / name)
+        shutil.copyfile(source, data / name)
+        (data / name).chmod(0o600)
+    with demo.connect() as administrator:
+        edit_rules(data, lambda line: re.sub(r"^host\s", "hostssl ", line))
+        administrator.execute("ALTER SYSTEM SET ssl = on")
+        administrator.execute("SELECT pg_reload_conf()")
+        try:
+            demo.wait_until(
+                lambda: administrator.execute("SHOW ssl").fetchone() == ("on",), what="the settings to be read"
+            )
+            run = suite("checks/db", target=demo.target)
+            login_fails(run, "tls-required")
+            demo.set_env("backend", DATABASE_SSL="true")
+            run.do("db.login", steps=[0])
+            demo.wait_healthy("backend")
+            run = suite("checks/db", target=demo.target)
+            run.is_calm()
+            assert run.snapshot["evidence"]["database_login"]["tls"] is True
+        finally:
+            administrator.execute("ALTER SYSTEM RESET ssl")
+            administrator.execute("SELECT pg_reload_conf()")
+
+
+def test_tls_unsupported(demo: Demo, suite: Health) -> None:
+    """An application that wants TLS from a server that has none; without it, it is let in."""
+    demo.set_env("backend", DATABASE_SSL="true")
+    demo.recreate("backend")
+    run = suite("checks/db", target=demo.target)
+    login_fails(run, "tls-unsupported")
+    demo.set_env("backend", DATABASE_SSL="false")
+    run.do("db.login", steps=[1])
+    demo.wait_healthy("backend")
+    suite("checks/db", target=demo.target).is_calm()
+
+
+# --- query -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("SYSTEM", id="server"),
+        pytest.param("DATABASE allodoc_prod", id="database"),
+        pytest.param("ROLE allodoc_prod", id="role"),
+        pytest.param("ROLE allodoc_prod IN DATABASE allodoc_prod", id="role-in-database"),
+    ],
+)
+def test_read_only(demo: Demo, suite: Health, place: str) -> None:
+    """A database that takes no writes, wherever that was set; the remedy resets it there."""
+    demo.sql(f"ALTER {place} SET default_transaction_read_only = on")
+    try:
+        demo.sql("SELECT pg_reload_conf()")
+        demo.wait_until(
+            lambda: demo.sql("SHOW default_transaction_read_only") == [("on",)], what="the setting to be read"
+        )
+        run = suite("checks/db", target=demo.target)
+        run.blames("db.query")
+        fails_as(run, "db.query", "read-only")
+        assert f"ALTER {place} RESET default_transaction_read_only" in run.commands("db.query")[1][0]
+        run.do("db.query", steps=[1])
+        demo.wait_until(
+            lambda: demo.sql("SHOW default_transaction_read_only") == [("off",)], what="the setting to be read"
+        )
+        suite("checks/db", target=demo.target).is_calm()
+    finally:
+        with demo.connect() as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER {place} RESET default_transaction_read_only")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def test_in_recovery(demo: Demo, suite: Health, data: Path) -> None:
+    """A standby that can be read takes no writes; promoted as the remedy says, it does."""
+    owned(data / "standby.signal")
+    demo.restart("postgres")
+    demo.wait_until(lambda: answers(demo), what="the standby to answer")
+    run = suite("checks/db", "-k", "db.query or db.login", target=demo.target)
+    run.blames("db.query")
+    fails_as(run, "db.query", "in-recovery")
+    assert run.seconds < BUDGET_AND_TWO
+    run.do("db.query")
+    demo.wait_until(lambda: demo.sql("SELECT pg_is_in_recovery()") == [(False,)], what="the promotion")
+    assert suite("checks/db", "-k", "db.query", target=demo.target).outcome("db.query") == "pass"
+
+
+def test_slow_round_trip(demo: Demo, suite: Health) -> None:
+    """A way to the server that takes 0.12 s warns; nothing fails."""
+
+    def slow(client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", demo.port("postgres"))) as server:
+            while True:
+                for ready in select.select([client, server], [], [])[0]:
+                    if not (piece := ready.recv(65536)):
+                        return
+                    if ready is server:
+                        threading.Event().wait(0.12)
+                    (server if ready is client else client).sendall(piece)
+
+    with relay(slow) as port:
+        run = suite("checks/db", "-k", "db.query or db.login", target=placed(demo, "127.0.0.1", port))
+    run.warns("db.query")
+
+
+# --- the backend's way -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "way"),
+    [
+        pytest.param("DATABASE_HOST", "postgres.invalid", "unresolvable", id="host"),
+        pytest.param("DATABASE_PORT", "1", "refused", id="port"),
+    ],
+)
+def test_wrong_address(demo: Demo, suite: Health, variable: str, value: str, way: str) -> None:
+    """A wrong address in the backend's settings is the cause, that it can't be reached the consequence."""
+    right = demo.environment("backend")[variable]
+    demo.set_env("backend", **{variable: value})
+    demo.recreate("backend")
+    run = suite("checks/db", target=demo.target)
+    run.blames("db.parameters-match")
+    assert run.finding("db.parameters-match")["message"].startswith(f"{variable} is {value}, expected ")
+    fails_as(run, "db.reachable-from-backend", way)
+    assert run.outcome("db.login") == "pass"
+    demo.set_env("backend", **{variable: right})
+    run.do("db.parameters-match")
+    demo.wait_healthy("backend")
+    suite("checks/db", target=demo.target).is_calm()
+
+
+def test_another_name_than_set_up(demo: Demo, suite: Health) -> None:
+    """A database of another name than the service was set up with may be meant so: it warns."""
+    demo.set_env("backend", DATABASE_NAME="postgres")
+    demo.recreate("backend")
+    run = suite("checks/db", "-k", "parameters-match or db.login", target=demo.target)
+    run.warns("db.parameters-match")
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connections(demo: Demo, count: int, user: str, password: str) -> Iterator[list[psycopg.Connection[Any]]]:
+    """Connections of a role, opened until there are ``count`` or the server refuses."""
+    with ExitStack() as held:
+        opened = []
+        for _ in range(count):
+            try:
+                connection = psycopg.connect(
+                    host="127.0.0.1",
+                    port=demo.port("postgres"),
+                    user=user,
+                    password=password,
+                    dbname="allodoc_prod",
+                    application_name="leaky",
+                    autocommit=True,
+                )
+            except psycopg.OperationalError:
+                break
+            opened.append(held.enter_context(connection))
+        yield opened
+
+
+@pytest.fixture
+def clerk(demo: Demo) -> Iterator[str]:
+    """A role that is no administrator, and its password."""
+    demo.sql("CREATE ROLE clerk LOGIN PASSWORD 'clerk-clerk'")
+    yield "clerk"
+    demo.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'clerk'")
+    demo.wait_until(lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE usename = 'clerk'"), what="its end")
+    demo.sql("DROP ROLE clerk")
+
+
+def test_connection_headroom(demo: Demo, suite: Health, clerk: str) -> None:
+    """With all ordinary slots taken the suite still gets in by a reserved one, and names who holds the others."""
+    with connections(demo, 60, clerk, "clerk-clerk"):
+        run = suite("checks/db", target=demo.target)
+        run.blames("db.connection-headroom")
+        finding = run.finding("db.connection-headroom")
+        assert finding["message"].startswith("47 of 47 client connections = 100 %")
+        assert any("46 leaky" in line for line in finding["details"])
+        assert run.outcome("db.login") == "pass"
+        leaves_nothing_behind(demo, run)
+        run.do("db.connection-headroom", "look")
+    with connections(demo, 38, clerk, "clerk-clerk"):
+        suite("checks/db", "-k", "headroom", target=demo.target).warns("db.connection-headroom")
+
+
+def test_idle_holders_are_ended(demo: Demo, suite: Health, clerk: str) -> None:
+    """The remedy's command ends those who have been idle long enough, and makes room."""
+    with connections(demo, 60, clerk, "clerk-clerk"):
+        run = suite("checks/db", "-k", "headroom", target=demo.target)
+        [command] = run.commands("db.connection-headroom")[0]
+        assert "interval '10 minutes'" in command
+        assert "pg_terminate_backend" in command
+        demo.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' AND application_name = 'leaky'"
+        )
+        demo.wait_until(
+            lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'leaky'"), what="their end"
+        )
+        suite("checks/db", "-k", "headroom", target=demo.target).is_calm()
+
+
+def test_no_slot(demo: Demo, suite: Health) -> None:
+    """With the reserved slots taken as well the suite can't get in, and says precisely that."""
+    given = demo.environment("postgres")
+    with connections(demo, 60, given["POSTGRES_USER"], given["POSTGRES_PASSWORD"]) as held:
+        run = suite("checks/db", target=demo.target)
+        run.blames("db.connection-headroom")
+        finding = run.finding("db.connection-headroom")
+        assert finding["message"] == "no connection slot left for role allodoc_prod"
+        fails_as(run, "db.connection-headroom", "no-slot")
+        assert run.finding("db.login")["blocked_by"] == "db.connection-headroom"
+        assert run.seconds < BUDGET_AND_TWO
+        held[0].close()
+        demo.wait_until(lambda: answers(demo), what="a slot to be free")
+        run.do("db.connection-headroom", steps=[0])
+        demo.wait_until(
+            lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'leaky'"), what="their end"
+        )
+    suite("checks/db", "-k", "headroom", target=demo.target).is_calm()
+
+
+def test_role_limit(api: Demo, suite: Health, clerk: str) -> None:
+    """A limit of the role's own counts as well."""
+    api.sql(f"ALTER ROLE {clerk} CONNECTION LIMIT 4")
+    target = f'{api.target}[services.postgres]\nuser = "{clerk}"\npassword_env = "CLERK_PASSWORD"\n'
+    environment = {"CLERK_PASSWORD": "clerk-clerk"}
+    with connections(api, 4, clerk, "clerk-clerk"):
+        run = suite("checks/db", "-k", "headroom", target=target, environment=environment)
+        run.blames("db.connection-headroom")
+        assert 'too many connections for role "clerk"' in run.finding("db.connection-headroom")["details"][0]
+
+
+def test_pool_size(demo: Demo, suite: Health) -> None:
+    """A pool that is bigger than the server's limit fails before it is ever full; a smaller one mends it."""
+    demo.set_env("backend", DATABASE_POOL_SIZE="60")
+    demo.recreate("backend")
+    run = suite("checks/db", target=demo.target)
+    run.blames("db.pool-size-fits")
+    finding = run.finding("db.pool-size-fits")
+    assert finding["message"].startswith("60 of 47 connections when all pools are full = 128 %")
+    # What the remedy says: 80 % of 47.
+    assert "DATABASE_POOL_SIZE to 37 or less" in run.snapshot["remedies"]["db.pool-size-fits"]["mend"][0]["text"]
+    demo.set_env("backend", DATABASE_POOL_SIZE="37")
+    run.do("db.pool-size-fits", steps=[0])
+    demo.wait_healthy("backend")
+    assert suite("checks/db", "-k", "pool-size", target=demo.target).outcome("db.pool-size-fits") == "pass"
+
+
+# --- manners ---------------------------------------------------------------------------------------------------------
+
+READS = re.compile(r"(SELECT|SHOW|WITH|VALUES|TABLE|SET default_transaction_read_only = on)\b")
+
+
+def test_one_connection_and_no_write(demo: Demo, suite: Health) -> None:
+    """PostgreSQL's own log of a run shows one connection of ours, and of its statements only such as read."""
+    settings = {
+        "log_connections": "on",
+        "log_disconnections": "on",
+        "log_statement": "'all'",
+        "log_line_prefix": "'%m [%p] app=%a '",
+    }
+    with demo.connect() as administrator:
+        try:
+            for name, value in settings.items():
+                administrator.execute(f"ALTER SYSTEM SET {name} = {value}")
+            administrator.execute("SELECT pg_reload_conf()")
+            demo.wait_until(
+                lambda: administrator.execute("SHOW log_statement").fetchone() == ("all",), what="the settings"
+            )
+            begin = len(demo.log_text("postgres"))
+            run = suite("checks", target=demo.target)
+            assert set(OURS) <= run.names("pass", "warn"), run.output
+            demo.wait_until(
+                lambda: re.search(r"app=allodoc-health LOG:  disconnection", demo.log_text("postgres")[begin:]),
+                what="the suite's session to end",
+            )
+        finally:
+            for name in settings:
+                administrator.execute(f"ALTER SYSTEM RESET {name}")
+            administrator.execute("SELECT pg_reload_conf()")
+    log = demo.log_text("postgres")[begin:]
+    assert len(re.findall(r"connection authorized: .*application_name=allodoc-health", log)) == 1
+    statements = re.findall(r"app=allodoc-health LOG:  (?:statement|execute [^:]*): (.*)", log)
+    assert len(statements) > 5
+    writing = [statement for statement in statements if not READS.match(statement.strip() or "WITH")]
+    assert not writing, writing
+    assert not re.search(r"app=allodoc-health (ERROR|FATAL)", log)
+
+
+def test_look_commands_work(demo: Demo, suite: Health) -> None:
+    """Every look of this half of the guide's chapter works when it is pasted, on a system that is well."""
+    limits = (
+        "[limits.db]\nround_trip = {warn = 0}\nlink_response = {warn = 0}\nconnections_used = {warn = 0}\n"
+        "pool_capacity = {warn = 0}\nidle_connections = {warn = 0}\ndeadlock_rate = {warn = 0}\n"
+    )
+    run = suite("checks/db", target=demo.target + limits)
+    for name in ("query", "reachable-from-backend", "connection-headroom", "pool-size-fits", "idle-connections"):
+        assert run.outcome(f"db.{name}") == "warn"
+        run.do(f"db.{name}", "look")
