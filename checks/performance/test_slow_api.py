@@ -1,0 +1,138 @@
+"""Slow API response times: what a client measures, what nginx logged, what the backend counts."""
+
+from __future__ import annotations
+
+from allodoc_health.finding import Recorder, Severity, duration, quantity
+from allodoc_health.limits import Limits
+from allodoc_health.symptom import symptom
+from fixtures.access_log import ENOUGH, AccessSummary
+from fixtures.metrics import MetricsEndpoint, NodeProcess, RouteTime
+from fixtures.processor import Activity
+from fixtures.response_times import ResponseTime
+
+BUSY_DATABASE = (
+    "db.idle-in-transaction",
+    "db.blocked-sessions",
+    "db.long-running",
+    "db.slow-statements",
+    "db.connection-headroom",
+    "db.cpu",
+    "db.query",
+)
+BUSY_MACHINE = ("host.cpu[backend]", "host.cpu[nginx]", "host.load", "host.memory", "host.swap", "cache.slow-commands")
+ILL = ("service.health-endpoint[direct]", "service.health-endpoint[edge]", "service.running[backend]", "host.docker")
+
+
+@symptom(
+    "api.response-time",
+    severity=Severity.MAJOR,
+    smoke=True,
+    caused_by=["api.nodejs", *BUSY_DATABASE, *BUSY_MACHINE, *ILL],
+)
+def test_the_api_answers_quickly(response_time: ResponseTime, limits: Limits, finding: Recorder) -> None:
+    """The API answers in less than two seconds."""
+    finding.fact(url=response_time.url)
+    times = response_time.median
+    finding.measure(f"median of {response_time.rounds} answers", times.total, unit="s", limit=limits.api.response)
+    for name, seconds in (
+        ("name lookup", times.lookup),
+        ("connect", times.connect),
+        ("TLS", times.tls),
+        ("first byte", times.first_byte),
+    ):
+        if seconds is not None:
+            finding.measure(name, seconds, unit="s")
+    if response_time.cut_short:
+        finding.warn(f"one of {response_time.rounds + 1} requests got no answer: {response_time.cut_short}")
+
+
+@symptom(
+    "api.access-log-latency", severity=Severity.MAJOR, caused_by=["api.response-time", "api.nodejs", *BUSY_DATABASE]
+)
+def test_users_are_answered_quickly(access: AccessSummary, limits: Limits, finding: Recorder) -> None:
+    """95 % of the users' latest requests were answered in less than two seconds."""
+    if access.timed < ENOUGH:
+        lacking = "nginx logs no request times" if access.requests >= ENOUGH else "too little traffic"
+        finding.not_applicable(f"{lacking}: {access.timed} timed of {access.requests} requests in 10 min")
+    finding.measure("95th percentile", access.p95 or 0.0, unit="s", limit=limits.api.response)
+    finding.measure("median", access.p50 or 0.0, unit="s")
+    finding.measure("99th percentile", access.p99 or 0.0, unit="s")
+    finding.note(*(f"{r.name}: {duration(r.p95 or 0.0)} at the 95th of {r.requests}" for r in access.slowest))
+
+
+@symptom(
+    "api.error-rate",
+    severity=Severity.CRITICAL,
+    caused_by=[
+        *ILL,
+        *BUSY_DATABASE,
+        "service.restart-loop[backend]",
+        "service.stays-up[backend]",
+        "cache.ping",
+        "db.port",
+    ],
+)
+def test_requests_do_not_fail(access: AccessSummary, limits: Limits, finding: Recorder) -> None:
+    """Less than one in a hundred requests of the last 5 minutes was answered 5xx."""
+    if access.recent_requests < ENOUGH:
+        finding.not_applicable(
+            f"too little traffic: {access.recent_requests} requests in 5 min, {ENOUGH} say something"
+        )
+    finding.measure(
+        "requests in 5 min answered 5xx",
+        access.recent_server_errors,
+        of=access.recent_requests,
+        limit=limits.api.errors,
+    )
+    finding.measure("of the newest lines", access.server_errors, of=access.requests)
+    finding.note(*(f"{route.name}: {route.server_errors} of {route.requests}" for route in access.failing))
+
+
+@symptom("api.metrics", severity=Severity.MINOR, smoke=True, caused_by=ILL)
+def test_the_backend_has_metrics(metrics_endpoint: MetricsEndpoint, finding: Recorder) -> None:
+    """The metrics endpoint answers with metrics that can be read."""
+    finding.fact(url=metrics_endpoint.url)
+    finding.says(f"{len(metrics_endpoint.families)} metrics")
+    if metrics_endpoint.reason == "absent":
+        finding.warn(metrics_endpoint.message, variant="absent")
+    assert metrics_endpoint.reason in ("", "absent"), metrics_endpoint.message
+
+
+@symptom(
+    "api.duration-histogram", severity=Severity.MAJOR, caused_by=["api.response-time", "api.nodejs", *BUSY_DATABASE]
+)
+def test_no_route_is_slow(route_times: tuple[RouteTime, ...], limits: Limits, finding: Recorder) -> None:
+    """95 % of each route's answers since the start took less than two seconds."""
+    if not route_times:
+        finding.not_applicable(f"no route has had {ENOUGH} requests since the start")
+    slowest = route_times[0]
+    finding.measure(f"95th percentile of {slowest.route}", slowest.p95, unit="s", limit=limits.api.response)
+    finding.note(*(f"{one.route}: {duration(one.p95)} at the 95th of {one.requests}" for one in route_times))
+
+
+@symptom("api.nodejs", severity=Severity.MAJOR, caused_by=["host.cpu[backend]", "logs.flood[backend]", "host.load"])
+def test_the_node_process_keeps_up(node_process: NodeProcess, limits: Limits, finding: Recorder) -> None:
+    """The serving Node process has a free event loop and room in its heap."""
+    if node_process.event_loop_lag is None and node_process.heap_used is None:
+        finding.not_applicable("the metrics say nothing of Node's event loop and heap")
+    if node_process.event_loop_lag is not None:
+        finding.measure("event-loop lag", node_process.event_loop_lag, unit="s", limit=limits.api.event_loop_lag)
+    if node_process.heap_used is not None and node_process.heap_limit:
+        finding.measure("heap", node_process.heap_used, unit="B", of=node_process.heap_limit, limit=limits.api.heap)
+    elif node_process.heap_used is not None:
+        finding.measure("heap", node_process.heap_used, unit="B")
+    if node_process.open_handles is not None:
+        finding.measure("open handles", node_process.open_handles)
+
+
+@symptom("api.memory-growth", severity=Severity.MINOR, caused_by=["logs.flood[{service}]"])
+def test_memory_does_not_grow(activity: Activity, limits: Limits, finding: Recorder) -> None:
+    """The service's memory does not grow from one look to the next."""
+    finding.measure("memory", activity.memory[-1], unit="B")
+    if not activity.growth:
+        finding.says(f"{activity.name} uses {quantity(activity.memory[-1], 'B')} and does not grow")
+        return
+    finding.measure("growth a second", activity.growth, unit="B", limit=limits.api.memory_growth)
+    if activity.memory_limit:
+        left = max(activity.memory_limit - activity.memory[-1], 0) / activity.growth
+        finding.note(f"its limit of {quantity(activity.memory_limit, 'B')} is reached in {duration(left)} like this")

@@ -1,0 +1,1 @@
+"""Tests of the database chapter: PostgreSQL is broken for real."""
