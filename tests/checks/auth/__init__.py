@@ -1,0 +1,1 @@
+"""The authentication chapter, broken for real."""
