@@ -1,0 +1,1 @@
+"""The network chapter, broken for real."""

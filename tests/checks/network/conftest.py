@@ -1,0 +1,3 @@
+"""The bed of this chapter: the demo's nginx."""
+
+from tests.beds.edge import edge as edge

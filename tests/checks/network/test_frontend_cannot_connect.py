@@ -1,0 +1,307 @@
+"""Lost requests, CORS and nginx, broken for real: each fault seen, the root cause right, and mended by the remedy."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from tests.beds.edge import Edge
+from tests.beds.embedded import Demo
+from tests.beds.suite import Health as Suite
+
+CHAPTER = "checks/network"
+ALL = ("checks/service", "checks/db", CHAPTER)
+NGINX = "checks/network/test_frontend_cannot_connect.py"
+API = "location /api/ {"
+
+
+def with_origins(demo: Demo, *origins: str) -> str:
+    """A target file that says from where pages may come, whatever the backend was told."""
+    return f"origins = {list(origins)}\n{demo.target}"
+
+
+class TestHealthy:
+    """Nothing broken."""
+
+    def test_demo_is_calm(self, demo: Demo, suite: Suite) -> None:
+        """Every check of the chapter passes on the demo, or is not applicable with a reason."""
+        run = suite(*ALL, target=demo.target)
+        run.is_calm()
+        own = {name for name in run.names() if name.startswith(("network.", "tls."))}
+        assert not own & run.names("warn"), run.output
+        assert own & run.names("not-applicable") == {"network.dns"}
+
+
+class TestBackend:
+    """network.backend"""
+
+    def test_stopped(self, demo: Demo, suite: Suite) -> None:
+        """A stopped backend is the one root cause; both ways, the upstream, the link and CORS follow from it."""
+        demo.stop("backend")
+        run = suite(*ALL, target=demo.target)
+        run.blames("service.running[backend]")
+        assert "refused" in run.finding("network.backend[direct]")["message"]
+        assert "behind nginx" in run.finding("network.backend[edge]")["message"]
+        red = run.names("fail")
+        assert {"network.service-link[nginx-to-backend]", "network.cors-foreign-origin"} <= red, run.output
+        run.do(f"network.nginx-upstream[127.0.0.1:{demo.port('backend')}]", steps=[0])
+        demo.wait_healthy()
+        suite(*ALL, target=demo.target).is_calm()
+
+    def test_frozen(self, demo: Demo, suite: Suite) -> None:
+        """A paused backend takes connections and is silent, on both ways."""
+        demo.pause("backend")
+        run = suite(CHAPTER, "checks/service", target=demo.target)
+        run.blames("service.running[backend]")
+        assert "no answer" in run.finding("network.backend[direct]")["message"]
+
+    def test_nginx_stopped(self, demo: Demo, suite: Suite) -> None:
+        """A stopped nginx loses requests before it; the direct way is well."""
+        demo.stop("nginx")
+        run = suite(*ALL, target=demo.target)
+        run.blames("service.running[nginx]")
+        assert run.outcome("network.backend[direct]") == "pass"
+        assert "before nginx" in run.finding("network.backend[edge]")["message"]
+        run.do("network.backend[edge]", steps=[0])
+        demo.wait_healthy()
+        suite(CHAPTER, target=demo.target).is_calm()
+
+    def test_workers_frozen(self, demo: Demo, suite: Suite) -> None:
+        """Frozen workers behind a master that runs: no handshake, and everything through nginx follows from that."""
+        workers = psutil.Process(demo.pid("nginx")).children()
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGSTOP)
+        try:
+            run = suite(CHAPTER, target=demo.target)
+        finally:
+            for worker in workers:
+                os.kill(worker.pid, signal.SIGCONT)
+        run.blames("tls.handshake[localhost]", "tls.handshake[app.allodoc.test]")
+        assert "before nginx" in run.finding("network.backend[edge]")["message"]
+
+    def test_not_passed_on(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """A location that is gone: the page comes in the API's place, with 200."""
+        edge.change((API, "location /apx/ {"), ("location /api/auth/ {", "location /apx/auth/ {"))
+        run = suite(CHAPTER, target=demo.target)
+        assert run.outcome("network.backend[edge]") == "fail"
+        assert "page" in run.finding("network.backend[edge]")["message"]
+        assert "network.backend[edge]" in run.root_causes
+        edge.put_back()
+        run.do("network.backend[edge]", steps=[0])
+        demo.wait_until(lambda: suite(NGINX, target=demo.target).exit_status == 0, what="the API behind nginx")
+
+
+class TestServiceLink:
+    """network.service-link"""
+
+    def test_wrong_name(self, demo: Demo, suite: Suite) -> None:
+        """A Redis by a name that does not resolve from the backend."""
+        demo.set_env("backend", REDIS_HOST="redis.invalid", REDIS_CONNECT_TIMEOUT="1")
+        demo.run("recreate", "backend")
+        run = suite(CHAPTER, "-k", "backend-to-redis or backend-to-postgres", target=demo.target)
+        if run.outcome("network.service-link[backend-to-redis]") == "blocked":
+            pytest.skip("the backend does not run without its Redis, so nothing can be looked at from inside it")
+        assert "does not resolve" in run.finding("network.service-link[backend-to-redis]")["message"]
+        run.blames("network.service-link[backend-to-redis]")
+
+    def test_same_as_the_databases_own(self, demo: Demo, suite: Suite) -> None:
+        """A stopped PostgreSQL is told once: the link follows from the database's own checks."""
+        demo.stop("postgres")
+        run = suite(*ALL, target=demo.target)
+        run.blames("service.running[postgres]")
+        assert run.outcome("network.service-link[backend-to-postgres]") == "fail", run.output
+
+
+class TestCors:
+    """network.cors-preflight, network.cors-foreign-origin, network.cors-config"""
+
+    def test_wrong_origin(self, demo: Demo, suite: Suite) -> None:
+        """A backend told another origin than the page's: the setting is to blame, and browsers refuse the page."""
+        page = demo.environment("backend")["CORS_ORIGIN"]
+        demo.set_env("backend", CORS_ORIGIN="https://old.allodoc.test")
+        demo.recreate("backend")
+        demo.wait_healthy("backend")
+        run = suite(CHAPTER, target=with_origins(demo, page))
+        run.blames("network.cors-config")
+        refused = run.finding(f"network.cors-preflight[{page}]")
+        assert "https://old.allodoc.test is allowed" in refused["message"], run.output
+        demo.set_env("backend", CORS_ORIGIN=page)
+        run.do("network.cors-config", steps=[0])
+        demo.wait_healthy("backend")
+        suite(CHAPTER, target=demo.target).is_calm()
+
+    def test_wrong_origin_discovered(self, demo: Demo, suite: Suite) -> None:
+        """The same without a target that says better: what nginx serves tells."""
+        demo.set_env("backend", CORS_ORIGIN="http://localhost:4299")
+        demo.recreate("backend")
+        demo.wait_healthy("backend")
+        run = suite(CHAPTER, target=demo.target)
+        run.blames("network.cors-config")
+
+    def test_list(self, demo: Demo, suite: Suite) -> None:
+        """A list comes back as it is, which browsers refuse for each of its origins."""
+        page = demo.environment("backend")["CORS_ORIGIN"]
+        demo.set_env("backend", CORS_ORIGIN=f"http://localhost:4200,{page}")
+        demo.recreate("backend")
+        demo.wait_healthy("backend")
+        run = suite(CHAPTER, target=demo.target)
+        run.blames("network.cors-preflight[http://localhost:4200]", f"network.cors-preflight[{page}]")
+        assert "several origins" in run.finding(f"network.cors-preflight[{page}]")["message"]
+        assert run.finding(f"network.cors-preflight[{page}]")["remedy"].endswith("#several-origins-in-one-header")
+
+    def test_asterisk(self, demo: Demo, suite: Suite) -> None:
+        """``*`` allows everybody, and with credentials nobody; one root cause."""
+        page = demo.environment("backend")["CORS_ORIGIN"]
+        demo.set_env("backend", CORS_ORIGIN="*")
+        demo.recreate("backend")
+        demo.wait_healthy("backend")
+        run = suite(CHAPTER, target=with_origins(demo, page))
+        run.blames("network.cors-foreign-origin")
+        assert run.outcome(f"network.cors-preflight[{page}]") == "fail"
+        demo.set_env("backend", CORS_ORIGIN=page)
+        run.do("network.cors-foreign-origin", steps=[0])
+        demo.wait_healthy("backend")
+
+    def test_reflected(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """An nginx that allows whoever asks, with credentials, is a breach: the manager is called."""
+        said = (
+            "proxy_hide_header Access-Control-Allow-Origin; add_header Access-Control-Allow-Origin $http_origin always;"
+        )
+        edge.change((API, f"{API} {said}"))
+        run = suite(CHAPTER, target=demo.target)
+        run.blames("network.cors-foreign-origin")
+        assert run.snapshot["verdict"]["escalation"] == "now: call the manager"
+        edge.put_back()
+        run.do("network.cors-foreign-origin", steps=[0])
+        demo.wait_until(lambda: suite(NGINX, target=demo.target).exit_status == 0, what="nobody but the page")
+
+    @pytest.mark.parametrize(
+        ("header", "value", "words"),
+        [
+            ("Access-Control-Allow-Headers", "X-Requested-With", "content-type"),
+            ("Access-Control-Allow-Methods", "GET", "POST is not allowed"),
+            ("Access-Control-Allow-Credentials", "false", "credentials"),
+        ],
+    )
+    def test_too_little(self, header: str, value: str, words: str, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """The origin is right, but not what the page sends."""
+        edge.change((API, f'{API} proxy_hide_header {header}; add_header {header} "{value}" always;'))
+        run = suite(CHAPTER, "-k", "cors or log_in or foreign", target=demo.target)
+        name = next(name for name in run.names("fail"))
+        run.blames(name)
+        assert name.startswith("network.cors-preflight")
+        assert words in run.finding(name)["message"]
+
+    def test_turned_away(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """An nginx that lets no OPTIONS through."""
+        edge.change((API, f"{API} if ($request_method = OPTIONS) {{ return 405; }}"))
+        run = suite(CHAPTER, "-k", "log_in", target=demo.target)
+        assert "HTTP 405" in run.finding("network.cors-preflight")["message"]
+
+
+class TestNginxConfiguration:
+    """network.nginx-config, network.nginx-loaded"""
+
+    def test_broken_and_not_loaded(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """A broken file under a running nginx: nothing else is red, and file and line are told."""
+        edge.change(("server_tokens off;", "server_tokns off;"), load=False)
+        run = suite(*ALL, target=demo.target)
+        run.blames("network.nginx-config")
+        found = run.finding("network.nginx-config")
+        assert 'unknown directive "server_tokns"' in found["message"], run.output
+        assert any("nginx.conf:" in line for line in found["details"]), found
+        assert run.names("fail") == {"network.nginx-config"}
+        assert run.outcome("network.nginx-loaded") == "warn"
+        edge.put_back()
+        before = edge.workers()
+        run.do("network.nginx-config", steps=[0])
+        edge.wait_for_other_workers(before)
+        suite(CHAPTER, target=demo.target).is_calm()
+
+    def test_broken_and_restarted(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """The same after a restart: nginx does not come up, and its configuration is to blame, not its container."""
+        edge.change(("server_tokens off;", "server_tokns off;"), load=False)
+        demo.run("restart", "nginx")
+        demo.wait_until(lambda: demo.service("nginx")["status"] != "running", what="nginx to give up")
+        run = suite(CHAPTER, "checks/service", target=demo.target)
+        run.blames("network.nginx-config")
+        assert "server_tokns" in run.finding("network.nginx-config")["message"]
+        edge.put_back()
+        demo.must("restart", "nginx")
+        demo.wait_healthy("nginx")
+
+    def test_missing_upstream_name(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """A name that does not resolve: told as such, with a remedy of its own."""
+        port = demo.port("backend")
+        edge.change((f"server 127.0.0.1:{port};", f"server backend.invalid:{port};"), load=False)
+        run = suite(CHAPTER, target=demo.target)
+        assert "backend.invalid" in run.finding("network.nginx-config")["message"]
+        assert run.finding("network.nginx-config")["remedy"].endswith("#nginx-cant-resolve-an-upstream")
+
+    def test_warnings(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """What nginx -t only warns of, the check warns of."""
+        edge.change(("gzip_types text/css", "gzip_types text/html text/css"))
+        run = suite(CHAPTER, target=demo.target)
+        run.warns("network.nginx-config")
+        assert "duplicate MIME type" in run.finding("network.nginx-config")["message"]
+
+    def test_changed_and_not_loaded(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """A good file, changed after the workers began; a reload mends it."""
+        edge.change(("server_tokens off;", "server_tokens  off;"), load=False)
+        run = suite(CHAPTER, target=demo.target)
+        run.warns("network.nginx-loaded")
+        before = edge.workers()
+        run.do("network.nginx-loaded", steps=[0])
+        edge.wait_for_other_workers(before)
+        assert suite(NGINX, target=demo.target).outcome("network.nginx-loaded") == "pass"
+
+
+class TestUpstream:
+    """network.nginx-upstream"""
+
+    def test_wrong_port(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """An upstream with a wrong port is the root cause of all that is lost behind nginx."""
+        edge.change((f"server 127.0.0.1:{demo.port('backend')};", "server 127.0.0.1:9;"))
+        run = suite(*ALL, target=demo.target)
+        run.blames("network.nginx-upstream[127.0.0.1:9]")
+        assert run.outcome("network.backend[direct]") == "pass"
+        assert run.finding("network.backend[edge]")["caused_by"] == ["network.nginx-upstream[127.0.0.1:9]"]
+        edge.put_back()
+        before = edge.workers()
+        run.do("network.nginx-upstream[127.0.0.1:9]", steps=[1])
+        edge.wait_for_other_workers(before)
+        suite(*ALL, target=demo.target).is_calm()
+
+    def test_one_of_two(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """One of several servers down warns: the others carry on."""
+        own = f"server 127.0.0.1:{demo.port('backend')};"
+        edge.change((own, f"{own} server 127.0.0.1:9;"))
+        run = suite(CHAPTER, target=demo.target)
+        run.warns("network.nginx-upstream[127.0.0.1:9]")
+        assert "1 others" in run.finding("network.nginx-upstream[127.0.0.1:9]")["message"]
+
+
+class TestNames:
+    """network.dns"""
+
+    def test_no_such_name(self, demo: Demo, suite: Suite) -> None:
+        """A name that the target's file gives, and that nobody knows."""
+        target = f'{demo.target}[services.nginx]\nurl = "https://app.allodoc.invalid:{demo.port("nginx", 443)}"\n'
+        run = suite(CHAPTER, "-k", "resolves", target=target)
+        run.blames("network.dns[app.allodoc.invalid]")
+        assert run.finding("network.dns")["remedy"].endswith("#the-public-name-does-not-resolve")
+
+
+def test_each_remedy_renders(demo: Demo, suite: Suite) -> None:
+    """Every remedy of the chapter can be printed for a target, in all its variants."""
+    names = ["backend", "service-link", "cors-preflight", "cors-foreign-origin", "cors-config", "nginx-config"]
+    names += ["nginx-loaded", "nginx-upstream", "dns"]
+    ids = [f"network.{name}" for name in names]
+    ids += [f"tls.{name}" for name in ("handshake", "trust", "expiry", "served-is-installed", "http-redirect")]
+    run = suite(*(word for name in [*ids, "tls.mixed-content"] for word in ("--explain", name)), target=demo.target)
+    assert run.exit_status == 0, run.output
+    assert "the guide has no remedy" not in run.output
+    assert "{{" not in run.output
