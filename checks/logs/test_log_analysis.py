@@ -1,0 +1,70 @@
+"""Log analysis: what the logs say of the services, of their clients, and of themselves."""
+
+from __future__ import annotations
+
+from allodoc_health.finding import Escalation, Recorder, Severity
+from allodoc_health.limits import Limits
+from allodoc_health.symptom import symptom
+from fixtures.access_log import ENOUGH, AccessSummary
+from fixtures.log_habits import Leaks, LevelRates, LogVolume, SqlErrors
+
+FEW = 5
+"""Errors or warnings below which their becoming more says nothing."""
+
+
+@symptom("logs.levels", severity=Severity.MINOR, caused_by=["service.log-errors[{service}]", "logs.flood[{service}]"])
+def test_errors_do_not_become_more(level_rates: LevelRates, limits: Limits, finding: Recorder) -> None:
+    """Errors and warnings come no more often than in the hour before."""
+    finding.measure("errors in 10 min", level_rates.errors)
+    finding.measure("warnings in 10 min", level_rates.warnings)
+    finding.says(f"{level_rates.errors} errors and {level_rates.warnings} warnings in 10 min")
+    for what, now, earlier in (
+        ("errors", level_rates.errors, level_rates.earlier_errors),
+        ("warnings", level_rates.warnings, level_rates.earlier_warnings),
+    ):
+        ratio = level_rates.ratio(now, earlier)
+        if now >= FEW and ratio is not None:
+            finding.measure(f"{what}, times as often as in the hour before,", ratio, limit=limits.logs.error_ratio)
+
+
+@symptom("logs.top-clients", severity=Severity.MINOR)
+def test_no_client_crowds_out_the_others(access: AccessSummary, limits: Limits, finding: Recorder) -> None:
+    """No single address makes most of the requests."""
+    if access.requests < ENOUGH:
+        finding.not_applicable(f"too little traffic: {access.requests} requests in 10 min")
+    if access.clients == 1 and access.top_client_is_internal:
+        finding.not_applicable(f"nginx sees every client as {access.top_client}, an address of the stack itself")
+    finding.fact(client=access.top_client)
+    finding.measure(
+        f"requests by {access.top_client}", access.top_client_requests, of=access.requests, limit=limits.logs.one_client
+    )
+    finding.note(f"{access.clients} addresses in all")
+
+
+@symptom("logs.leaked-secrets", severity=Severity.MAJOR)
+def test_the_log_holds_no_secret(leaks: Leaks, finding: Recorder) -> None:
+    """No password, token or key stands in the service's log."""
+    finding.says(f"none in {leaks.lines} lines")
+    for leak in leaks.found:
+        finding.warn(f"{leak.count} lines hold a {leak.kind}, the last at {leak.last:%H:%M:%S} UTC")
+        finding.note(leak.example)
+        finding.escalate(Escalation.EMERGENCY_MEETING, f"a {leak.kind} stands in a log and has to be replaced")
+
+
+@symptom(
+    "logs.sql-errors",
+    severity=Severity.MAJOR,
+    caused_by=["deploy.migrations", "db.blocked-sessions", "db.deadlocks", "db.login", "db.log-errors"],
+)
+def test_queries_of_the_application_succeed(sql_errors: SqlErrors, limits: Limits, finding: Recorder) -> None:
+    """The backend logged no query error in the last 10 minutes."""
+    finding.measure("query errors in 10 min", sql_errors.total, limit=limits.logs.sql_errors)
+    finding.note(*(f"{count} × {name}" for name, count in sql_errors.classes.items()))
+
+
+@symptom("logs.volume", severity=Severity.MINOR)
+def test_the_log_does_not_fill_the_disk(log_volume: LogVolume, limits: Limits, finding: Recorder) -> None:
+    """The service's log is rotated and takes little of the disk."""
+    finding.measure("of the disk is log", log_volume.size, unit="B", of=log_volume.disk, limit=limits.logs.volume)
+    if log_volume.rotated is False:
+        finding.warn("the log is not rotated: it grows until the disk is full", variant="unbounded")

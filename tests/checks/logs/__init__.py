@@ -1,0 +1,1 @@
+"""The log chapter, broken for real."""
