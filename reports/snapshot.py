@@ -1,0 +1,118 @@
+"""The machine-readable snapshot: one JSON file a target and run, and ``latest`` beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allodoc_health.finding import Finding
+from allodoc_health.run import SCHEMA, TargetReport, dumps
+
+FOLDER = "reports/runs"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that says where reports go."""
+    group = parser.getgroup("health", "AlloDoc Health")
+    group.addoption(
+        "--reports",
+        default=FOLDER,
+        metavar="DIR",
+        # pytest takes the word after an option that it does not know yet for a folder of tests, if there is one.
+        help="folder for the reports (default: %(default)s); written --reports=DIR if it exists outside this checkout",
+    )
+    group.addoption("--no-reports", action="store_true", help="write no report files")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the writer."""
+    config.pluginmanager.register(SnapshotWriter(config), "health-snapshot")
+
+
+def report_path(config: pytest.Config, report: TargetReport, suffix: str, name: str = "") -> Path:
+    """Where a run's file goes: by time and target (or another ``name``), so that they sort."""
+    moment = report.started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name or report.target.name)
+    folder: str = config.getoption("reports")
+    return config.rootpath / folder / f"{moment}-{safe}{suffix}"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a report file whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_text(text, "utf-8")
+        unfinished.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def write_beside_latest(path: Path, text: str) -> None:
+    """Write a report file whole or not at all, and let ``latest`` lead to it. Raises OSError."""
+    write_whole(path, text)
+    latest = path.with_name(f"latest{path.suffix}")
+    link = path.with_name(f".{latest.name}.{os.getpid()}.link")
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.name)
+    link.replace(latest)
+
+
+class SnapshotWriter:
+    """Writes the snapshot of each target."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_health_report(self, report: TargetReport) -> None:
+        """Write one target's snapshot; a folder that can't be written is said, and changes nothing else."""
+        if self.config.getoption("no_reports"):
+            return
+        path = report_path(self.config, report, ".json")
+        try:
+            write_beside_latest(path, dumps(snapshot(report)) + "\n")
+        except (OSError, TypeError, ValueError) as error:
+            terminal = self.config.pluginmanager.getplugin("terminalreporter")
+            terminal.write_line(f"no snapshot: {path}: {getattr(error, 'strerror', None) or error}", red=True)
+
+
+def snapshot(report: TargetReport) -> dict[str, Any]:
+    """The snapshot of one target as plain data; its keys are a contract."""
+    return {
+        "schema": SCHEMA,
+        "target": report.target.name,
+        "started": report.started,
+        "seconds": round(report.seconds, 3),
+        "verdict": report.verdict,
+        "findings": [_finding(finding) for finding in report.findings],
+        "defects": report.defects,
+        "remedies": report.remedies,
+        "timings": {name: round(seconds, 4) for name, seconds in report.timings.items()},
+        "target_settings": report.target,
+        "evidence": report.evidence,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "id": finding.id,
+        "parameter": finding.parameter,
+        "outcome": finding.outcome,
+        "severity": finding.severity,
+        "title": finding.title,
+        "message": finding.message,
+        "details": finding.details,
+        "measurements": finding.measurements,
+        "remedy": finding.remedy or None,
+        "blocked_by": finding.blocked_by,
+        "caused_by": finding.caused_by,
+        "since": finding.since,
+        "nodeid": finding.nodeid,
+    }
