@@ -1,0 +1,1 @@
+"""Promises to the user, each kept on a real system."""
