@@ -11,10 +11,13 @@ import base64
 import hashlib
 import json
 import math
+import os
 import platform
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from html import escape
@@ -23,6 +26,7 @@ from typing import Any
 
 import jinja2
 import pytest
+from jinja2.bccache import Bucket
 from pytest_html import __version__ as pytest_html_version
 from pytest_html.report_data import ReportData
 from pytest_html.selfcontained_report import SelfContainedReport
@@ -31,7 +35,7 @@ from allodoc_health.finding import Escalation, Finding, Measurement, Outcome, du
 from allodoc_health.plugin import wants_checks
 from allodoc_health.run import TargetReport
 from reports.snapshot import report_path, write_beside_latest, write_whole
-from reports.terminal import LETTERS
+from reports.terminal import LETTERS, because
 
 PAGE = Path(__file__).parent / "page"
 
@@ -305,7 +309,8 @@ def _finding_view(finding: Finding, report: TargetReport) -> dict[str, Any]:
         "bars": sorted(bars, key=lambda bar: gravity[bar["outcome"]])[:3],
         "remedy": report.remedies.get(finding.name),
         "anchor_in_guide": finding.remedy,
-        "because": ", ".join(finding.caused_by),
+        "because": because(finding, report.verdict.root_causes),
+        "causes": ", ".join(finding.caused_by),
         "blocked_by": finding.blocked_by or "",
         "since": _since(finding, report.started),
     }
@@ -386,9 +391,35 @@ def _anchor(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
 
 
+class _Compiled(jinja2.BytecodeCache):
+    """Compiled templates beside their sources, as Python keeps its own; to no effect where nothing can be written."""
+
+    folder = PAGE / "__pycache__"
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Take what an earlier run compiled, if it is of this very source and version."""
+        with suppress(OSError), (self.folder / bucket.key).open("rb") as file:
+            bucket.load_bytecode(file)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep it for the next run."""
+        if sys.dont_write_bytecode:
+            return
+        unfinished = self.folder / f"{bucket.key}.{os.getpid()}"
+        with suppress(OSError):
+            self.folder.mkdir(exist_ok=True)
+            unfinished.write_bytes(bucket.bytecode_to_string())
+            unfinished.replace(self.folder / bucket.key)
+
+
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(PAGE), autoescape=True, undefined=jinja2.StrictUndefined)
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        bytecode_cache=_Compiled(),
+    )
 
 
 def _template(name: str) -> jinja2.Template:

@@ -264,7 +264,7 @@ def _consequence_lines(
     shown = failing if verbosity > 0 else failing[:SHOWN_CONSEQUENCES]
     for finding in shown:
         first = finding.message.partition("\n")[0]
-        yield f"{INDENT}{finding.name}: {first} (because of {', '.join(finding.caused_by)})", {}
+        yield f"{INDENT}{finding.name}: {first} (because of {because(finding, roots)})", {}
     if len(shown) < len(failing):
         yield f"{INDENT}… and {len(failing) - len(shown)} more that fail (-v shows them)", {}
     blocked: dict[str, list[Finding]] = {}
@@ -275,6 +275,13 @@ def _consequence_lines(
         told = f"{len(some)} blocked by {blocker}: {', '.join(finding.name for finding in some)}"
         for index, line in enumerate(textwrap.wrap(told, width - 8, break_on_hyphens=False)):
             yield INDENT + "  " * bool(index) + line, {}
+
+
+def because(finding: Finding, roots: Sequence[str]) -> str:
+    """What explains a finding, shortly: the root causes among its causes, or else the first of them."""
+    causes = [cause for cause in finding.caused_by if cause in roots] or list(finding.caused_by)
+    more = f" and {len(causes) - 2} more" if len(causes) > 2 else ""
+    return ", ".join(causes[:2]) + more
 
 
 def _last_lines(report: TargetReport, verbosity: int, strict: bool) -> Iterator[Line]:

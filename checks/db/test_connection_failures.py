@@ -19,7 +19,12 @@ def test_the_port_is_open(database_port: Handshake, finding: Recorder) -> None:
     finding.says(f"{database_port.at} is open")
 
 
-@symptom("db.accepts-connections", severity=Severity.CRITICAL, smoke=True, caused_by=["service.running[postgres]"])
+@symptom(
+    "db.accepts-connections",
+    severity=Severity.CRITICAL,
+    smoke=True,
+    caused_by=["service.running[postgres]", "service.oom-killed[postgres]"],
+)
 def test_the_server_accepts_connections(database_readiness: Handshake, finding: Recorder) -> None:
     """PostgreSQL accepts connections."""
     finding.says(f"ready after {duration(database_readiness.seconds)}")
@@ -31,10 +36,12 @@ def test_the_application_can_log_in(database_login: Handshake, finding: Recorder
     finding.says(f"role {database_login.user} opens {database_login.database}")
 
 
-@symptom("db.query", severity=Severity.CRITICAL, smoke=True)
+@symptom("db.query", severity=Severity.CRITICAL, smoke=True, caused_by=["db.cpu", "host.swap", "host.memory"])
 def test_a_query_is_answered(round_trip: RoundTrip, limits: Limits, finding: Recorder) -> None:
     """SELECT 1 is answered at once, and writes would be taken."""
     finding.measure("round trip", round_trip.seconds, unit="s", limit=limits.db.round_trip)
+    if round_trip.in_recovery or round_trip.read_only:
+        finding.follows_only_from()
     if round_trip.in_recovery:
         finding.fail("the server takes no writes: it is in recovery, as a standby is", variant="in-recovery")
     if round_trip.read_only:

@@ -111,7 +111,8 @@ def test_clients_leave_room(redis_clients: RedisClients, limits: Limits, finding
     """Clients hold only part of Redis' connections, and none was turned away."""
     clients, limit = redis_clients, limits.cache.clients_used
     finding.fact(maximum=clients.maximum, doubled=2 * clients.maximum)
-    finding.note(f"{clients.blocked} of them wait for a list or stream, as workers of queues do")
+    if clients.blocked:
+        finding.note(f"{clients.blocked} of them wait for a list or stream, as workers of queues do")
     used = finding.measure("client connections in use", clients.connected, of=clients.maximum, limit=limit)
     if clients.rejected:
         told = f"{clients.rejected} connections turned away in {duration(clients.uptime)} since the start"

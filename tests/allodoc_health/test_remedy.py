@@ -186,26 +186,25 @@ CATALOGUE = read_catalogue([ROOT / "checks"])
 SECTIONS = list({remedy.anchor: remedy for remedy in load_guide().values()}.values())
 
 
-@pytest.mark.parametrize("symptom", CATALOGUE)
-def test_every_symptom_has_a_remedy(symptom: str) -> None:
+def test_every_symptom_has_a_remedy() -> None:
     """Whatever fails, there is something to do: in general, or for each way to fail."""
-    assert any(name.partition("/")[0] == symptom for name in load_guide()), f"the guide has nothing for {symptom}"
+    assert not CATALOGUE.keys() - {name.partition("/")[0] for name in load_guide()}
 
 
-@pytest.mark.parametrize("remedy", SECTIONS, ids=lambda remedy: remedy.anchor)
-def test_every_remedy_is_for_a_symptom(remedy: Remedy) -> None:
-    """A section that nothing points to is of no use: its symptoms exist, and so do the ways to fail that it names."""
+def test_every_remedy_is_for_a_symptom() -> None:
+    """A section that nothing points to is of no use."""
+    assert not {name.partition("/")[0] for name in load_guide()} - CATALOGUE.keys()
+
+
+def test_every_variant_is_a_way_to_fail() -> None:
+    """A section for one way to fail is for one that there is."""
     said = _literals()
-    for name in remedy.symptoms:
-        symptom, _, variant = name.partition("/")
-        assert symptom in CATALOGUE, f"{remedy.anchor}: no check has the symptom {symptom}"
-        assert not variant or variant in said, f"{remedy.anchor}: nothing fails as {symptom}/{variant}"
+    assert not [name for name in load_guide() if "/" in name and name.partition("/")[2] not in said]
 
 
-@pytest.mark.parametrize("remedy", SECTIONS, ids=lambda remedy: remedy.anchor)
-def test_every_remedy_tells_how_long_it_usually_takes(remedy: Remedy) -> None:
+def test_every_remedy_tells_how_long_it_usually_takes() -> None:
     """The usual time to resolve, of the section or of its chapter."""
-    assert remedy.usual_time
+    assert not [remedy.anchor for remedy in SECTIONS if not remedy.usual_time]
 
 
 def _literals() -> set[str]:
@@ -277,9 +276,8 @@ CHANGES = re.compile(
 )
 
 
-@pytest.mark.parametrize("remedy", SECTIONS, ids=lambda remedy: remedy.anchor)
-def test_looking_changes_nothing(remedy: Remedy) -> None:
+def test_looking_changes_nothing() -> None:
     """What changes things stands under Mend, where the cautions are."""
-    for step in remedy.look:
-        for command in step.commands:
-            assert not CHANGES.search(command), f"{remedy.anchor}: {command}"
+    commands = [(remedy.anchor, command) for remedy in SECTIONS for step in remedy.look for command in step.commands]
+    assert commands
+    assert not [f"{anchor}: {command}" for anchor, command in commands if CHANGES.search(command)]

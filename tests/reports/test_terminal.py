@@ -162,6 +162,19 @@ def test_many_consequences_are_counted() -> None:
     assert len(lines(report(cause, *effects), 1)) == len(shown) + 7
 
 
+def test_what_explains_a_consequence_is_told_shortly() -> None:
+    """The root causes among its causes; without one, the first two and how many more."""
+    roots = [found(f"db.root{number}", Outcome.FAIL) for number in range(4)]
+    near = found("db.near", Outcome.FAIL, causes=("db.root0",))
+    both = found("db.both", Outcome.FAIL, causes=("db.near", "db.root0"))
+    far = found("db.far", Outcome.FAIL, causes=("db.near", "db.both"))
+    many = found("db.many", Outcome.FAIL, causes=tuple(root.id for root in roots))
+    shown = "\n".join(lines(report(*roots, near, both, far, many), 1))
+    assert "db.both: db.both says so (because of db.root0)" in shown
+    assert "db.far: db.far says so (because of db.near, db.both)" in shown
+    assert "db.many: db.many says so (because of db.root0, db.root1 and 2 more)" in shown
+
+
 def test_what_was_not_checked_is_told() -> None:
     """Defects of the suite, checks that had no turn, and why the run ended early stand right above the verdict."""
     given = report(

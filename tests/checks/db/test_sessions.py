@@ -152,7 +152,7 @@ def test_idle_blocker_with_default_limits(demo: Demo, suite: Health, queue: str)
             run.blames("db.idle-in-transaction")
             message = run.finding("db.idle-in-transaction")["message"]
             assert message == f"pid {holder.info.backend_pid} idles in a transaction that blocks 1 session"
-            assert run.outcome("db.blocked-sessions") == "pass"
+            assert run.outcome("db.blocked-sessions") in ("pass", "warn")
         holder.rollback()
 
 
