@@ -162,7 +162,7 @@ class ApiLimits(LimitGroup):
     errors: Limit = Limit(warn=1.0, fail=5.0, source=RUNBOOK)
     event_loop_lag: Limit = Limit(warn=0.1, fail=1.0)
     heap: Limit = Limit(warn=85.0, fail=95.0, source=f"{RUNBOOK} (memory)")
-    memory_growth: Limit = Limit(warn=1.0 * MIB)
+    memory_growth: Limit = Limit(warn=10.0 * MIB)
 
 
 class AuthLimits(LimitGroup):

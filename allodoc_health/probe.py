@@ -246,16 +246,19 @@ class Observer:
     def _run(self, node: _Node) -> None:
         values = dict(node.key[1])
         arguments: dict[str, Any] = {}
+        absent: dict[str, str] = {}  # the guards of needs that it has to do without, and what those were blocked by
         try:
             for need in node.probe.needs:
                 if need in PROBES:
                     needed = self._nodes[self.key(need, values)]
                     try:
                         arguments[need] = self._outcome(needed)
-                    except (Failed, NotApplicable):
+                    except (Failed, NotApplicable) as missing:
                         if need not in node.probe.optional:
                             raise
                         arguments[need] = None
+                        if isinstance(missing, Failed):
+                            absent[needed.guard()] = missing.guard
                 elif need in values:
                     arguments[need] = values[need]
                 else:
@@ -272,6 +275,7 @@ class Observer:
                 _finish(generator)  # it opened when nobody waited any longer
         except Failed as failure:
             failure.guard = failure.guard or node.guard()
+            failure.guard = absent.get(failure.guard, failure.guard)
             node.settle(problem=failure)
         except BaseException as problem:  # noqa: BLE001  # whatever it is, it is told in the main thread
             node.settle(problem=problem)

@@ -10,6 +10,7 @@ from tests.beds.docker import stack as stack
 from tests.beds.docker import whole_stack as whole_stack
 from tests.beds.embedded import demo as demo
 from tests.beds.embedded import demo_bed as demo_bed
+from tests.beds.misbehaviour import misbehave as misbehave
 from tests.beds.pretend import pretend as pretend
 from tests.beds.suite import suite as suite
 

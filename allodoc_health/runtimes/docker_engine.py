@@ -489,10 +489,14 @@ def _health(health: Mapping[str, Any] | None, settings: Mapping[str, Any] | None
         status = HealthStatus(str(health["Status"]))
     except ValueError:
         return None
+    streak = int(health.get("FailingStreak") or 0)
+    if status is HealthStatus.UNHEALTHY and streak == 0:
+        # Nothing has failed: the engine says so of a check that was halted (a pause, a stop) and is about to begin.
+        status = HealthStatus.STARTING
     last: Mapping[str, Any] = (health.get("Log") or [{}])[-1]
     return Health(
         status=status,
-        failing_streak=int(health.get("FailingStreak") or 0),
+        failing_streak=streak,
         last_output=str(last.get("Output") or "").strip(),
         checked_at=parse_time(str(last.get("End") or "")),
         patience=_patience(settings or {}),

@@ -13,7 +13,9 @@ from fixtures.postgres_handshake import Handshake
 from fixtures.postgres_sessions import Sessions
 
 
-@symptom("db.port", severity=Severity.CRITICAL, smoke=True, caused_by=["service.running[postgres]"])
+@symptom(
+    "db.port", severity=Severity.CRITICAL, smoke=True, caused_by=["service.running[postgres]", "service.port-conflict"]
+)
 def test_the_port_is_open(database_port: Handshake, finding: Recorder) -> None:
     """PostgreSQL's port opens."""
     finding.says(f"{database_port.at} is open")

@@ -27,7 +27,7 @@ ILL = ("service.health-endpoint[direct]", "service.health-endpoint[edge]", "serv
     "api.response-time",
     severity=Severity.MAJOR,
     smoke=True,
-    caused_by=["api.nodejs", *BUSY_DATABASE, *BUSY_MACHINE, *ILL],
+    caused_by=["api.response-time[direct]", "api.nodejs", *BUSY_DATABASE, *BUSY_MACHINE, *ILL],
 )
 def test_the_api_answers_quickly(response_time: ResponseTime, limits: Limits, finding: Recorder) -> None:
     """The API answers in less than two seconds."""
@@ -47,7 +47,9 @@ def test_the_api_answers_quickly(response_time: ResponseTime, limits: Limits, fi
 
 
 @symptom(
-    "api.access-log-latency", severity=Severity.MAJOR, caused_by=["api.response-time", "api.nodejs", *BUSY_DATABASE]
+    "api.access-log-latency",
+    severity=Severity.MAJOR,
+    caused_by=["api.duration-histogram", "api.response-time", "api.nodejs", *BUSY_DATABASE],
 )
 def test_users_are_answered_quickly(access: AccessSummary, limits: Limits, finding: Recorder) -> None:
     """95 % of the users' latest requests were answered in less than two seconds."""

@@ -198,6 +198,7 @@ def test_words_work_in_a_shell(demo: Demo) -> None:
     assert "redis" in paste(words.ps())
     assert "MEMORY" in paste(words.usage())
     assert "restart_count" in paste(words.inspect("redis"))
+    paste(words.restart("postgres"))
     assert "ready to accept connections" in paste(words.logs("postgres", "1h"))
     sql = shlex.quote("SELECT 'it''s ' || 6*7")
     assert "it's 42" in paste(words.exec("postgres", f"psql -U allodoc_prod -d allodoc_prod -c {sql}"))

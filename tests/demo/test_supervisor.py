@@ -153,6 +153,8 @@ def test_a_taken_port_is_a_crash_loop(demo: Demo) -> None:
 
 def test_log_lines_have_times_and_streams(demo: Demo) -> None:
     """Every captured line begins with when and where, and both streams are there."""
+    demo.recreate("nginx")
+    demo.wait_healthy("nginx")
     lines = demo.log_text("nginx").splitlines()
     pattern = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ")
     assert lines
@@ -186,5 +188,6 @@ def test_inspect_and_logs_show_no_password(demo: Demo) -> None:
     shown = demo.must("inspect", "redis") + demo.must("inspect", "redis", "--json")
     assert "--requirepass" in shown
     assert demo.environment("redis")["REDIS_PASSWORD"] not in shown
+    demo.restart("postgres")
     assert "database system is ready" in demo.run("logs", "postgres", "--since", "1h").stderr
     assert "postgres" in demo.must("stats")

@@ -14,11 +14,11 @@ from allodoc_health.limits import Limits
 from checks.auth.test_users_cannot_log_in import test_the_clocks_agree as the_clocks_agree
 from fixtures.accounts import ClockSkew, lifetime
 from tests.beds.embedded import Demo
+from tests.beds.misbehaviour import Misbehave
 from tests.beds.recorded import finding_on
 from tests.beds.suite import Health
 
 CHAPTER = "checks/auth"
-Misbehave = Callable[[str], None]
 
 
 @pytest.fixture
@@ -32,21 +32,6 @@ def smoke_row(demo: Demo) -> Iterator[Callable[[str], None]]:
 
     yield change
     demo.sql('UPDATE users SET email = %s, password = %s, "isActive" = %s WHERE id = %s', *before[1:], before[0])
-
-
-@pytest.fixture
-def misbehave(demo: Demo, tmp_path: Path) -> Misbehave:
-    """Starts the backend with a script that is loaded before it, for this test only."""
-
-    def start(script: str) -> None:
-        file = demo.state / "misbehaviour.js"
-        file.write_text(script, "utf-8")
-        file.chmod(0o644)
-        demo.set_env("backend", NODE_OPTIONS=f"--require {file}")
-        demo.recreate("backend")
-        demo.wait_healthy("backend", "nginx")
-
-    return start
 
 
 def test_a_deactivated_account_is_named(demo: Demo, smoke_row: Callable[[str], None], suite: Health) -> None:
