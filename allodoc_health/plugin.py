@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import allodoc_health.axes  # noqa: F401  # defines the axis "service", which every target has
 from allodoc_health.catalogue import Entry, read_catalogue, split_name
 from allodoc_health.finding import (
     GRAVITY,
