@@ -40,7 +40,7 @@ def ask(url: str, path: str, body: Any = None, token: str = "") -> tuple[int, An
         return error.code, None
 
 
-def record(demo: Demo, role: str, *lines: str, ago: timedelta = timedelta(seconds=20), stream: str = "stderr") -> None:
+def record(demo: Demo, role: str, *lines: str, ago: timedelta = timedelta(seconds=1), stream: str = "stderr") -> None:
     """Put recorded lines into a service's log, as if it had written them a while ago."""
     at = (datetime.now(UTC) - ago).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
     with Path(demo.service(role)["log_files"][-1]).open("a", encoding="utf-8") as log:
