@@ -50,7 +50,8 @@ def main() -> int:
         targets = folder / "targets"
         targets.mkdir()
         (targets / "bench.toml").write_text(demo.target, "utf-8")
-        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        # Operators do not have hypothesis, whose plugin imports all of it at the end of any session with tests.
+        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
         suite = [*pytest, "--target", "bench", "-o", f"target_path={targets}", "--reports", str(folder / "reports")]
         try:
             demo.up()
