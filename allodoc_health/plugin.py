@@ -34,7 +34,7 @@ from allodoc_health.finding import (
 from allodoc_health.inspection import Inspection, open_inspection, waived
 from allodoc_health.limits import Limits
 from allodoc_health.probe import AXES, PROBES, Observer
-from allodoc_health.remedy import GuideError, Remedy, load_guide, remedy_for, render
+from allodoc_health.remedy import GuideError, Remedy, remedy_for, render
 from allodoc_health.run import Defect, TargetReport, to_json
 from allodoc_health.symptom import CHAPTERS, Symptom, symptom_of
 from allodoc_health.target import Target, TargetError, line_in, nearest
@@ -288,17 +288,24 @@ class HealthRun:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Turn how a check ended into findings, which travel in the report's user_properties."""
-        report = yield
         symptom = symptom_of(item)
         if symptom is None or call.when == "teardown" or (call.when == "setup" and call.excinfo is None):
-            return report
+            return (yield)
         inspection = self.inspection(item)
-        report.user_properties.append(("target", inspection.target.name))
         findings = self._findings(item, symptom, call)
         if findings is None:
+            report = yield
+            report.user_properties.append(("target", inspection.target.name))
             report.user_properties += [("symptom", named(symptom.id, _parameter(item))), ("defect", "1")]
             _redact_defect(report, inspection)
             return report
+        # The finding takes the traceback's place: pytest need not spend a third of the run on wording tracebacks.
+        excinfo, call.excinfo = call.excinfo, None
+        try:
+            report = yield
+        finally:
+            call.excinfo = excinfo
+        report.user_properties.append(("target", inspection.target.name))
         worst = max(findings, key=lambda finding: GRAVITY.index(finding.outcome))
         strict = bool(self.config.getini("strict"))
         if worst.outcome in (Outcome.FAIL, Outcome.BLOCKED) or (strict and worst.outcome is Outcome.WARN):
@@ -316,7 +323,7 @@ class HealthRun:
         report.user_properties += _properties(worst)
         item.user_properties += _properties(worst)  # the teardown's report brings them into JUnit
         report.user_properties.append(("findings", json.dumps(to_json(findings))))
-        problem = call.excinfo.value if call.excinfo else None
+        problem = excinfo.value if excinfo else None
         if worst.outcome is Outcome.BLOCKED and isinstance(problem, Failed):
             guard = self._guard(problem, inspection)
             report.user_properties.append(("guard", json.dumps(to_json([guard]))))
@@ -523,22 +530,19 @@ def rendered_remedies(
     Also the defects of a guide that can't be read or filled in: they cost the remedies, not the verdict.
     """
     remedies: dict[str, Remedy] = {}
-    defects = []
-    wanting = [finding for finding in findings if finding.outcome in (Outcome.FAIL, Outcome.WARN, Outcome.WAIVED)]
-    try:
-        if wanting:
-            load_guide()
-    except GuideError as error:
-        return {}, (Defect("guide", "", str(error), inspection.target.name),)
-    for finding in wanting:
-        if finding.remedy and (remedy := remedy_for(finding.id, finding.variant)) is not None:
-            facts = {**finding.facts, "parameter": finding.parameter or ""}
-            words = vocabulary(inspection.target, inspection.runtime.words, facts)
-            try:
+    defects: dict[str, Defect] = {}
+    for finding in findings:
+        if finding.outcome not in (Outcome.FAIL, Outcome.WARN, Outcome.WAIVED):
+            continue
+        facts = {**finding.facts, "parameter": finding.parameter or ""}
+        try:
+            if (remedy := remedy_for(finding.id, finding.variant)) is not None:
+                words = vocabulary(inspection.target, inspection.runtime.words, facts)
                 remedies[finding.name] = inspection.redactor.evidence(render(remedy, words))
-            except GuideError as error:
-                defects.append(Defect(remedy.anchor, finding.name, str(error), inspection.target.name))
-    return remedies, tuple(defects)
+        except GuideError as error:
+            where = finding.remedy or "guide"
+            defects.setdefault(str(error), Defect(where, finding.name, str(error), inspection.target.name))
+    return remedies, tuple(defects.values())
 
 
 def read_findings(text: str) -> list[Finding]:

@@ -90,14 +90,28 @@ def load_guide(folder: Path | None = None) -> Mapping[str, Remedy]:
 
     Raises GuideError for a section without symptoms, without anything to look at, or with a symptom that another has.
     """
-    return _load(folder or FOLDER)
+    return _by_symptom(_texts(folder or FOLDER))
+
+
+def remedy_for(symptom: str, variant: str = "", folder: Path | None = None) -> Remedy | None:
+    """The remedy for one way to fail, or the symptom's general one; ``None`` if the guide has neither.
+
+    Only chapters that mention the symptom are read: parsing the whole guide takes longer than a check does.
+    """
+    mentioning = {path: text for path, text in _texts(folder or FOLDER).items() if f"`{symptom}" in text}
+    guide = _by_symptom(mentioning)
+    return guide.get(f"{symptom}/{variant}") or guide.get(symptom)
 
 
 @cache
-def _load(folder: Path) -> Mapping[str, Remedy]:
+def _texts(folder: Path) -> Mapping[Path, str]:
+    return {path: path.read_text("utf-8") for path in sorted(folder.glob("*.md"))}
+
+
+def _by_symptom(chapters: Mapping[Path, str]) -> Mapping[str, Remedy]:
     remedies: dict[str, Remedy] = {}
-    for path in sorted(folder.glob("*.md")):
-        for remedy in _read_chapter(path):
+    for path, text in chapters.items():
+        for remedy in _read_chapter(path, text):
             for name in remedy.symptoms:
                 if name in remedies:
                     raise GuideError(f"{remedy.anchor}: {name} already has a remedy: {remedies[name].anchor}")
@@ -105,16 +119,11 @@ def _load(folder: Path) -> Mapping[str, Remedy]:
     return remedies
 
 
-def remedy_for(symptom: str, variant: str = "", folder: Path | None = None) -> Remedy | None:
-    """The remedy for one way to fail, or the symptom's general one; ``None`` if the guide has neither."""
-    guide = load_guide(folder)
-    return guide.get(f"{symptom}/{variant}") or guide.get(symptom)
-
-
-def _read_chapter(path: Path) -> list[Remedy]:
+@cache
+def _read_chapter(path: Path, text: str) -> list[Remedy]:
     from markdown_it import MarkdownIt
 
-    tokens = MarkdownIt().parse(path.read_text("utf-8"))
+    tokens = MarkdownIt().parse(text)
     usual_time = ""
     remedies: list[Remedy] = []
     section: dict[str, Any] = {}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ FILES = sorted((ROOT / "checks").rglob("test_*.py"))
 PURE = {"__future__", "collections", "dataclasses", "datetime", "itertools", "math", "operator", "statistics", "typing"}
 PURE |= {"allodoc_health", "fixtures", "pytest", "shlex"}
 GIVEN = {"finding", "limits", "target", "now"}
+
+for module in sorted((ROOT / "fixtures").glob("[a-z]*.py")):
+    import_module(f"fixtures.{module.stem}")  # so that PROBES and AXES are whole
 
 each_file = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT / "checks")) for path in FILES])
 

@@ -125,19 +125,23 @@ def test_an_interrupt_reports_what_there_is(pretend: Pretend) -> None:
         \"\"\"It comes later.\"\"\"
     """
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--reports=made"],
+    # A shell that starts its jobs in the background has them ignore the signal.
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", sys.executable, "-m", "pytest", "--reports=made"],
         cwd=pretend.folder,
         env=os.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    ends = time.monotonic() + 30
-    while not (pretend.folder / "begun").exists() and time.monotonic() < ends:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    ) as process:
+        ends = time.monotonic() + 30
+        while not (pretend.folder / "begun").exists() and time.monotonic() < ends:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        try:
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 2, output
     last = output.rstrip().splitlines()[-1]
     assert last.startswith("prod is unknown   (1 passed, 2 not run;"), output
