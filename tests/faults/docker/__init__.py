@@ -1,0 +1,1 @@
+"""Faults of the guide's own stack, in containers."""

@@ -1,0 +1,140 @@
+"""Judges what the suite said of a fault, from the JSON snapshot alone, and adds up how often it was right."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tests.beds.suite import Run
+from tests.faults.fault import Exempt, Fault
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How one fault was told. ``seconds`` is what the whole run took, ``mended`` how its remedy fared."""
+
+    fault: Fault
+    named: tuple[str, ...]
+    missed: tuple[str, ...]
+    wrong: tuple[str, ...]
+    unexplained: tuple[str, ...]
+    absent: tuple[str, ...]
+    unproven: tuple[str, ...]
+    seconds: float
+    mended: str = ""
+
+    @property
+    def flawless(self) -> bool:
+        """Whether every root cause was named, no other, with the evidence for it, and nothing unrelated went red."""
+        return not (self.missed or self.wrong or self.unexplained or self.absent or self.unproven)
+
+    @property
+    def problems(self) -> str:
+        """What was wrong with it, in words; empty when nothing was."""
+        told = {
+            "not named": self.missed,
+            "named wrongly": self.wrong,
+            "unrelated and red": self.unexplained,
+            "expected red": self.absent,
+            "not shown": self.unproven,
+        }
+        return "; ".join(f"{what}: {', '.join(names)}" for what, names in told.items() if names)
+
+
+def judge(fault: Fault, run: Run) -> Judgement:
+    """Compare a run of the whole suite with what the fault's entry expects of it."""
+    named = tuple(run.root_causes)
+    red = run.names("fail", "blocked")
+    allowed = (*fault.root, *fault.follows, *fault.may)
+    evidence = "\n".join(
+        "\n".join((finding["message"], *finding["details"]))
+        for finding in (run.finding(name) for name in named if name in fault.root)
+    )
+    return Judgement(
+        fault=fault,
+        named=named,
+        missed=tuple(name for name in fault.root if name not in named),
+        wrong=tuple(name for name in named if name not in fault.root),
+        unexplained=tuple(sorted(name for name in red if not any(_fits(name, pattern) for pattern in allowed))),
+        absent=tuple(name for name in fault.follows if not any(_fits(one, name) for one in red)),
+        unproven=tuple(text for text in fault.shows if text not in evidence),
+        seconds=run.seconds,
+    )
+
+
+def _fits(name: str, pattern: str) -> bool:
+    # The brackets of a name are no character class.
+    return name == pattern or fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Recall: the part of the root causes that was named. Precision: the part of the named ones that was right."""
+
+    expected: int
+    named: int
+    right: int
+
+    @property
+    def recall(self) -> float:
+        """Between 0 and 1."""
+        return self.right / self.expected if self.expected else 1.0
+
+    @property
+    def precision(self) -> float:
+        """Between 0 and 1."""
+        return self.right / self.named if self.named else 1.0
+
+
+def score(judgements: Sequence[Judgement]) -> Score:
+    """The figures over several faults."""
+    expected = sum(len(one.fault.root) for one in judgements)
+    return Score(
+        expected=expected,
+        named=sum(len(one.named) for one in judgements),
+        right=expected - sum(len(one.missed) for one in judgements),
+    )
+
+
+HEADER = ("bed", "fault", "root cause", "named", "seconds", "remedy", "problems")
+
+
+def rows(judgements: Sequence[Judgement]) -> list[tuple[str, ...]]:
+    """The table, a row for each fault."""
+    return [
+        (
+            one.fault.bed,
+            one.fault.name,
+            ", ".join(one.fault.root),
+            "yes" if not one.missed and not one.wrong else ", ".join(one.named) or "nothing",
+            f"{one.seconds:.1f}",
+            one.mended or _exemption(one.fault),
+            one.problems,
+        )
+        for one in judgements
+    ]
+
+
+def _exemption(fault: Fault) -> str:
+    return "; ".join(mend.reason for mend in fault.mend.values() if isinstance(mend, Exempt))
+
+
+def as_csv(judgements: Sequence[Judgement]) -> str:
+    """The table as comma-separated values, with a header."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *rows(judgements)])
+    return text.getvalue()
+
+
+def summary(judgements: Sequence[Judgement]) -> str:
+    """The two figures in a line."""
+    figures = score(judgements)
+    slowest = max((one.seconds for one in judgements), default=0.0)
+    return (
+        f"{len(judgements)} faults: recall {figures.recall:.1%} ({figures.right} of {figures.expected} root causes "
+        f"named), precision {figures.precision:.1%} ({figures.right} of {figures.named} named were right), "
+        f"slowest verdict {slowest:.1f} s"
+    )

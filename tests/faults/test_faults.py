@@ -1,0 +1,64 @@
+"""Every fault of the catalogue: made for real, told by the whole suite, judged, and mended as its remedy says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from tests.beds.suite import ROOT, Health, Run
+from tests.faults.fault import FAULTS, Fault, Steps
+from tests.faults.judge import Judgement, judge
+
+for path in sorted((ROOT / "tests" / "faults").glob("*/[a-z]*.py")):
+    import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+WHOLE = "checks"
+GREEN_WITHIN = 30.0
+"""Seconds for a mended service to be well: health checks lag, and a crash loop waits out its back-off."""
+
+
+def _entry(name: str, entry: Fault) -> Any:
+    marks: list[Any] = [pytest.mark.docker] if entry.bed == "docker" else []
+    if entry.missed:
+        marks.append(pytest.mark.xfail(reason=entry.missed, strict=True))
+    return pytest.param(entry, id=name, marks=marks)
+
+
+@pytest.mark.parametrize("entry", [_entry(name, entry) for name, entry in FAULTS.items()])
+def test_fault(entry: Fault, suite: Health, judgements: dict[str, Judgement], request: pytest.FixtureRequest) -> None:
+    """The fault's root causes are named, no others, nothing unrelated is red, and the remedy turns it green again."""
+    given: dict[str, Any] = {name: request.getfixturevalue(name) for name in entry.fixtures}
+    bed = given.get("demo") or given["stack"]
+    target = "" if entry.discovered else bed.target + entry.limits
+    with contextmanager(entry.inject)(**given):
+        run = suite(WHOLE, target=target)
+        key = f"{entry.bed}/{entry.name}"
+        judgements[key] = judged = judge(entry, run)
+        assert judged.flawless, f"{judged.problems}\n{run.output}"
+        printed = "\n".join(text for name in entry.root for text in run.do(name, "look"))
+        assert not [text for text in entry.looks if text not in printed], printed
+        mended = [name for name in entry.root if isinstance(entry.mend[name], Steps)]
+        for name in mended:
+            mend = entry.mend[name]
+            assert isinstance(mend, Steps)
+            run.do(name, steps=mend.numbers)
+        if len(mended) == len(entry.root):
+            took = green_after(lambda: suite(WHOLE, target=target))
+            judgements[key] = replace(judged, mended=f"green after {took:.0f} s")
+
+
+def green_after(look: Callable[[], Run]) -> float:
+    """Seconds until a look at the whole finds nothing red; an error after :data:`GREEN_WITHIN`."""
+    began = time.monotonic()
+    while True:
+        run = look()
+        took = time.monotonic() - began
+        if not run.names("fail", "blocked") or took > GREEN_WITHIN:
+            run.is_calm()
+            return took
