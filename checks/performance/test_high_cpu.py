@@ -6,7 +6,7 @@ from allodoc_health.finding import Recorder, Severity
 from allodoc_health.limits import Limits
 from allodoc_health.symptom import symptom
 from fixtures.log_habits import Flood
-from fixtures.processor import Activity
+from fixtures.usage import Activity
 
 WORK = {"postgres": ("db.long-running", "db.slow-statements", "db.cpu"), "redis": ("cache.slow-commands",)}
 """What keeps a service busy, beside a log that it floods."""

@@ -7,8 +7,8 @@ from allodoc_health.limits import Limits
 from allodoc_health.symptom import symptom
 from fixtures.access_log import ENOUGH, AccessSummary
 from fixtures.metrics import MetricsEndpoint, NodeProcess, RouteTime
-from fixtures.processor import Activity
 from fixtures.response_times import ResponseTime
+from fixtures.usage import Activity
 
 BUSY_DATABASE = (
     "db.idle-in-transaction",

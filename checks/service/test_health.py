@@ -18,6 +18,7 @@ DATABASE = (
     "db.reachable-from-backend",
     "db.parameters-match",
     "db.blocked-sessions",
+    "db.log-errors",
 )
 CACHE = ("service.running[redis]", "service.oom-killed[redis]", "cache.ping", "cache.clients", "cache.memory")
 BACKEND = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from allodoc_health.finding import Recorder, Severity, duration, size
 from allodoc_health.limits import GIB, MIB, Limits
 from allodoc_health.symptom import symptom
-from fixtures.containers import WHAT_ENDS_A_SERVICE, Consumption, Life, OutOfMemory
+from fixtures.containers import WHAT_ENDS_A_SERVICE, Life, OutOfMemory
+from fixtures.usage import Activity
 
 
 @symptom("service.stays-up", severity=Severity.MAJOR, smoke=True, caused_by=WHAT_ENDS_A_SERVICE)
@@ -69,13 +70,15 @@ def test_memory_did_not_run_out(out_of_memory: OutOfMemory, limits: Limits, find
 
 
 @symptom("service.resource-limits", severity=Severity.MAJOR)
-def test_the_service_keeps_within_its_limits(consumption: Consumption, limits: Limits, finding: Recorder) -> None:
+def test_the_service_keeps_within_its_limits(activity: Activity, limits: Limits, finding: Recorder) -> None:
     """The service has a memory and a CPU limit, and memory to spare."""
-    finding.fact(name=consumption.name, more=f"{2 * (consumption.memory_limit or GIB) // MIB}m")
-    if consumption.memory_limit:
-        memory, limit = consumption.memory, limits.service.memory_used
-        finding.measure("memory in use", memory, unit="B", of=consumption.memory_limit, limit=limit)
-    if consumption.cpu_limit:
-        finding.measure("CPU in use", consumption.cpu, unit="cores", of=consumption.cpu_limit)
-    if consumption.unlimited:
-        finding.warn(f"{consumption.name} has no {' and no '.join(consumption.unlimited)} limit", variant="none")
+    if not activity.limitable:
+        finding.not_applicable("the supervisor of these services sets no limits")
+    finding.fact(name=activity.name, more=f"{2 * (activity.memory_limit or GIB) // MIB}m")
+    if activity.memory_limit:
+        memory, limit = activity.memory[-1], limits.service.memory_used
+        finding.measure("memory in use", memory, unit="B", of=activity.memory_limit, limit=limit)
+    if activity.cpu_limit:
+        finding.measure("CPU in use", activity.cores, unit="cores", of=activity.cpu_limit)
+    if activity.unlimited:
+        finding.warn(f"{activity.name} has no {' and no '.join(activity.unlimited)} limit", variant="none")

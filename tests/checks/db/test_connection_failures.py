@@ -54,7 +54,8 @@ def ends_in_time(run: Run) -> None:
 def leaves_nothing_behind(demo: Demo, run: Run) -> None:
     """Assert that a run ended in time, and that neither a session of ours nor a process is left."""
     ends_in_time(run)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "process.argv.slice(-3)" in str(p.info["cmdline"])]
+    inside = [p for p in psutil.process_iter(["cmdline", "cwd"]) if str(demo.state) in str(p.info["cwd"])]
+    assert not [process for process in inside if "process.argv.slice(-3)" in str(process.info["cmdline"])]
     ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'allodoc-health'"
     demo.wait_until(lambda: demo.sql(ours) == [(0,)], what="the suite's session to be gone")
 
@@ -654,7 +655,8 @@ def test_slots_reserved_for_roles(newest: Demo, suite: Health) -> None:
     with connections(newest, 60, "clerk", "clerk-clerk"):
         run = suite("checks/db", "-k", "headroom", target=target % "watcher", environment={"PASSWORD": "watcher-w"})
         run.blames("db.connection-headroom")
-        assert run.finding("db.connection-headroom")["message"].startswith("42 of 42 client connections = 100 %")
+        # Whoever may use the reserved ones, such as the suite itself here, comes on top.
+        assert re.match(r"4[23] of 42 client connections", run.finding("db.connection-headroom")["message"])
         run = suite("checks/db", "-k", "headroom", target=target % "clerk", environment={"PASSWORD": "clerk-clerk"})
         run.blames("db.connection-headroom")
         assert run.finding("db.connection-headroom")["message"] == "no connection slot left for role clerk"
