@@ -57,22 +57,39 @@ def _read(path: Path) -> list[Entry]:
     text = path.read_text("utf-8")
     if "@symptom(" not in text:
         return []
+    module = ast.parse(text, str(path))
+    constants = _constants(module)
     return [
-        _entry(path, node, call)
-        for node in ast.walk(ast.parse(text, str(path)))
+        _entry(path, node, call, constants)
+        for node in module.body
         if isinstance(node, ast.FunctionDef)
         for call in node.decorator_list
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "symptom"
     ]
 
 
-def _entry(path: Path, node: ast.FunctionDef, call: ast.Call) -> Entry:
+def _constants(module: ast.Module) -> dict[str, Any]:
+    """What a module assigns to names at its top, as far as it needs nothing from elsewhere."""
+    constants: dict[str, Any] = {}
+    for node in module.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with suppress(NameError):
+                constants[node.targets[0].id] = _value(node.value, constants)
+    return constants
+
+
+def _value(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    # It is what pytest itself executes when it imports the same file, without what that imports.
+    return eval(compile(ast.Expression(node), "<check>", "eval"), {"__builtins__": {}, **constants})  # noqa: S307
+
+
+def _entry(path: Path, node: ast.FunctionDef, call: ast.Call, constants: Mapping[str, Any]) -> Entry:
     given = {keyword.arg: keyword.value for keyword in call.keywords}
 
     def literal(name: str, default: Any) -> Any:
         try:
-            return ast.literal_eval(given[name]) if name in given else default
-        except ValueError:
+            return _value(given[name], constants) if name in given else default
+        except NameError:
             return default
 
     severity = given.get("severity")

@@ -16,9 +16,10 @@ import pytest
 from allodoc_health.catalogue import Entry, entries, split_name
 from allodoc_health.finding import Severity
 from allodoc_health.probe import AXES, PROBES, axes_of
-from allodoc_health.symptom import CHAPTERS
+from allodoc_health.symptom import CHAPTERS, Symptom
 from allodoc_health.target import ROLES, Target
 from allodoc_health.verdict import expand_causes
+from fixtures.containers import WHAT_ENDS_A_SERVICE
 from tests.beds.suite import ROOT
 
 ENTRIES = list(entries([ROOT / "checks"]))
@@ -161,9 +162,37 @@ def test_guards_that_are_named_exist() -> None:
 # -- causes -------------------------------------------------------------------------------------------
 
 
+def _declared() -> dict[str, Symptom]:
+    """The symptoms as the decorators made them, once their modules were imported."""
+    made = {}
+    for path in FILES:
+        module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for function in vars(module).values():
+            for mark in getattr(function, "pytestmark", []):
+                if mark.name == "symptom":
+                    made[mark.args[0].id] = mark.args[0]
+    return made
+
+
+DECLARED = _declared()
+
+
+def test_the_catalogue_reads_what_the_decorators_make() -> None:
+    """The catalogue, which is read without importing a check, knows the same of each symptom.
+
+    Causes that a probe names itself, in its own module, are those that the findings carry, and only those.
+    """
+    assert CATALOGUE.keys() == DECLARED.keys()
+    for name, entry in CATALOGUE.items():
+        symptom = DECLARED[name]
+        known = (entry.title, entry.severity, entry.smoke, entry.only)
+        assert known == (symptom.title, symptom.severity, symptom.smoke, symptom.only), name
+        assert entry.caused_by == symptom.caused_by or symptom.caused_by is WHAT_ENDS_A_SERVICE, name
+
+
 def test_causes_exist() -> None:
     """A declared cause that nothing checks could never explain anything."""
-    assert not [f"{e.id} by {c}" for e in ENTRIES for c in e.caused_by if split_name(c)[0] not in CATALOGUE]
+    assert not [f"{e.id} by {c}" for e in DECLARED.values() for c in e.caused_by if split_name(c)[0] not in CATALOGUE]
 
 
 def _names(entry: Entry) -> list[tuple[str, dict[str, str]]]:
