@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -121,6 +124,17 @@ def wants_checks(config: pytest.Config) -> bool:
     return False
 
 
+def end_as_by_ctrl_c() -> None:
+    """Have SIGTERM, which a scheduler or CI sends when it loses patience, end the run like Ctrl-C: with a report."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one means it
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
+
+
 class HealthRun:
     """The state of one pytest session: its targets under inspection and what was found."""
 
@@ -149,6 +163,7 @@ class HealthRun:
         """Make the targets ready. A target that can't be used ends the session here, with exit status 4."""
         if not wants_checks(self.config):
             return
+        end_as_by_ctrl_c()
         names: list[str | None] = list(self.config.getoption("target") or [None])
         folder = self.config.rootpath / self.config.getini("target_path")
         try:

@@ -110,8 +110,9 @@ def test_a_target_that_cannot_be_used_is_exit_status_4(pretend: Pretend, target:
     assert not run.snapshots
 
 
-def test_an_interrupt_reports_what_there_is(pretend: Pretend) -> None:
-    """Ctrl-C is exit status 2; the findings so far are told, and what had no turn is not called healthy."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupt_reports_what_there_is(pretend: Pretend, number: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM: exit status 2, the findings so far are told, and what had no turn is not called healthy."""
     pretend.checks(
         PASS
         + """
@@ -137,7 +138,7 @@ def test_an_interrupt_reports_what_there_is(pretend: Pretend) -> None:
         ends = time.monotonic() + 30
         while not (pretend.folder / "begun").exists() and time.monotonic() < ends:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         try:
             output, _ = process.communicate(timeout=30)
         finally:
