@@ -88,7 +88,7 @@ class Run:
         """
         printed = []
         for number, commands in enumerate(self.commands(name, part)):
-            for command in commands if steps is None or number in set(steps) else ():
+            for place, command in enumerate(commands if steps is None or number in set(steps) else ()):
                 done = subprocess.run(
                     ["bash", "-o", "pipefail", "-ec", command],
                     cwd=ROOT,
@@ -100,6 +100,7 @@ class Run:
                 )
                 printed.append(done.stdout.decode(errors="replace"))
                 assert done.returncode == 0, f"{command}\ngave {done.returncode}:\n{printed[-1]}"
+                _note_executed(f"{self.snapshot['remedies'][name]['anchor']} {part} {number} {place}")
         return printed
 
     def is_calm(self) -> None:
@@ -107,6 +108,16 @@ class Run:
         assert not self.names("fail", "blocked"), self.output
         assert not self.snapshot["defects"], self.output
         assert self.exit_status == 0, f"exit status {self.exit_status}\n{self.output}"
+
+
+EXECUTED = ROOT / "reports" / "runs" / "executed-commands.txt"
+"""Which commands of the guide tests have run with success: ``anchor part step command`` in a line, counted from 0."""
+
+
+def _note_executed(command: str) -> None:
+    EXECUTED.parent.mkdir(parents=True, exist_ok=True)
+    with EXECUTED.open("a", encoding="utf-8") as file:
+        file.write(f"{command}\n")
 
 
 Health = Callable[..., Run]

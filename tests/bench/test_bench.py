@@ -1,0 +1,118 @@
+"""``make bench``: what a run costs, as ratios measured in one go on this machine.
+
+Runs take turns, so that whatever else the machine does falls on all of them alike; the median counts. The figures are
+printed, not asserted: a timed test would fail on a busy machine.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.beds.docker import Stack
+from tests.beds.embedded import Demo
+from tests.beds.suite import ROOT
+
+ROUNDS = 7
+EMPTY = "empty pytest session, same plugins"
+DIAGNOSIS = "the guide's commands, one after another"
+# Operators do not have hypothesis, whose plugin imports all of it at the end of any session with tests.
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is run, where; ``any_exit`` where its exit status says nothing of its success."""
+
+    command: Sequence[str]
+    folder: Path = ROOT
+    environment: Mapping[str, str] = field(default_factory=dict)
+    any_exit: bool = False
+
+    def run(self) -> float:
+        """How many seconds it takes. Exit status 5 is pytest's for no tests."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        began = time.perf_counter()
+        done = subprocess.run(
+            self.command,
+            cwd=self.folder,
+            env={**environment, **self.environment},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=120,
+            check=False,
+        )
+        took = time.perf_counter() - began
+        assert self.any_exit or done.returncode in (0, 5), f"{done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return took
+
+
+def compare(title: str, contestants: Mapping[str, Contestant], baseline: str) -> None:
+    """Let each run once a round, and print the medians with their ratio to one of them."""
+    for one in contestants.values():
+        one.run()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, one in contestants.items():
+            times[name].append(one.run())
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    print(f"\n{title}: median of {ROUNDS} rounds")
+    for name, median in medians.items():
+        print(f"  {name:<42} {median * 1000:6.0f} ms   {median / medians[baseline]:6.2f} x {baseline}")
+
+
+def suite_on(target: str, scratch: Path, *paths: str, environment: Mapping[str, str] | None = None) -> Contestant:
+    """The suite on a target file with this text."""
+    targets = scratch / "targets"
+    targets.mkdir(exist_ok=True)
+    (targets / "bench.toml").write_text(target, "utf-8")
+    options = ["--target", "bench", "-o", f"target_path={targets}", "--reports", str(scratch / "reports")]
+    return Contestant([*PYTEST, *options, *paths], environment=environment or {})
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Contestant:
+    """A session of pytest with the same plugins and nothing to do."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return Contestant(PYTEST, folder)
+
+
+@pytest.mark.timeout(600)
+def test_the_embedded_demo(demo_bed: Demo, tmp_path: Path, empty: Contestant) -> None:
+    """The whole suite and one chapter against an empty session."""
+    compare(
+        "The embedded demo",
+        {
+            EMPTY: empty,
+            "pytest checks": suite_on(demo_bed.target, tmp_path, "checks"),
+            "pytest checks/db": suite_on(demo_bed.target, tmp_path, "checks/db"),
+            "pytest checks -m smoke": suite_on(demo_bed.target, tmp_path, "checks", "-m", "smoke"),
+        },
+        EMPTY,
+    )
+
+
+@pytest.mark.timeout(900)
+def test_the_stack_in_containers(whole_stack: Stack, tmp_path: Path, empty: Contestant) -> None:
+    """The whole suite against an empty session, and against the guide's own commands in a script."""
+    script = Contestant(
+        ["sh", str(Path(__file__).with_name("diagnosis.sh"))],
+        environment={
+            "API": f"http://127.0.0.1:{whole_stack.ports['backend']}",
+            "EDGE": f"127.0.0.1:{whole_stack.ports['https']}",
+            "PROJECT": str(whole_stack.folder),
+        },
+        any_exit=True,
+    )
+    checks = suite_on(whole_stack.target, tmp_path, "checks", environment=whole_stack.smoke_account)
+    compare("The guide's stack", {EMPTY: empty, "pytest checks": checks, DIAGNOSIS: script}, "pytest checks")
