@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from allodoc_health.runtimes.interface import RuntimeUnavailable
+
 Inspected = Mapping[str, Any]
 
 ROLES = ("postgres", "redis", "backend", "frontend", "nginx")
@@ -158,7 +160,11 @@ def discover_containers(api: Containers, deadline: float) -> Discovery:
 
     Raises :class:`AmbiguousDiscovery`, and RuntimeUnavailable when there is no answer within ``deadline`` seconds.
     """
-    return recognise(api.containers(deadline))
+    containers = api.containers(deadline)
+    try:
+        return recognise(containers)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RuntimeUnavailable("the Docker daemon describes its containers as no Docker Engine does") from error
 
 
 def recognise(containers: Sequence[Inspected]) -> Discovery:
@@ -357,6 +363,15 @@ def _stack(title: str, group: Sequence[_Candidate], everything: Sequence[_Candid
                         other.signs[role].append(sign)
                     if other not in members:
                         members.append(other)
+    # What somebody started by hand in place of a service has no project; its name and its network say whose it is.
+    for role in ROLES:
+        if _first(role, members) is None:
+            networks, stems = {n for member in members for n in member.networks}, {member.stem for member in members}
+            members += [
+                other
+                for other in everything
+                if not other.project and _best(other) == role and other.networks & networks and other.stem in stems
+            ]
     containers: dict[str, DiscoveredContainer] = {}
     taken: set[str] = set()
     for role in sorted(ROLES, key=lambda role: -max((member.scores.get(role, 0) for member in members), default=0)):

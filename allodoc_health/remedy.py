@@ -105,7 +105,13 @@ def remedy_for(symptom: str, variant: str = "", folder: Path | None = None) -> R
 
 @cache
 def _texts(folder: Path) -> Mapping[Path, str]:
-    return {path: path.read_text("utf-8") for path in sorted(folder.glob("*.md"))}
+    texts: dict[Path, str] = {}
+    for path in sorted(folder.glob("*.md")):
+        try:
+            texts[path] = path.read_text("utf-8-sig")
+        except (OSError, UnicodeError) as error:
+            raise GuideError(f"{path.name}: can't be read: {error}") from error
+    return texts
 
 
 def _by_symptom(chapters: Mapping[Path, str]) -> Mapping[str, Remedy]:

@@ -247,6 +247,8 @@ def load_settings(path: Path) -> TargetSettings:
         raise TargetError(f"{path}: can't be read: {error}") from error
     try:
         raw = tomllib.loads(text)
+    except RecursionError:
+        raise TargetError(f"{path}: not valid TOML: nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         where = f"{path}:{line[1] if line else len(text.splitlines()) or 1}"

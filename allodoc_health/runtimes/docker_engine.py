@@ -42,6 +42,7 @@ from allodoc_health.runtimes.interface import (
     ServiceUnavailable,
     Status,
     Usage,
+    understood,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ DOCKER_SOCKETS = ("/var/run/docker.sock",)
 CGROUPS = Path("/sys/fs/cgroup")
 # Bytes of a command's output that are kept; a command that prints more is cut, never the memory of the run.
 OUTPUT_LIMIT = 8 * 1024 * 1024
+# Bytes of one JSON answer, and of one message of a stream: far more than an engine ever sends.
+ANSWER_LIMIT = 32 * 1024 * 1024
+MESSAGE_LIMIT = 16 * 1024 * 1024
+# A line without an end is handed on in parts of this size.
+PART = 1024 * 1024
 
 # What the engine means when it names no address. Reported, never bound.
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104
@@ -136,6 +142,7 @@ class EngineApi:
         """The JSON answer to a GET. Raises RuntimeUnavailable, :class:`NotFound` or :class:`Refused`."""
         return self.request("GET", path, Clock(deadline), query)
 
+    @understood
     def containers(self, deadline: float) -> list[Inspected]:
         """All containers of the engine, running or not, inspected. One that goes away meanwhile is left out."""
         clock = Clock(deadline)
@@ -162,13 +169,26 @@ class EngineApi:
     ) -> Any:
         """The JSON answer to any request; as :meth:`get`, with a clock that several requests may share."""
         with self.stream(method, path, clock, query, body) as chunks:
-            content = b"".join(chunks)
+            content = self.whole(chunks)
         try:
             return json.loads(content) if content.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if path == "/_ping":
                 return None
-            raise RuntimeUnavailable(f"{self.address} answered, but not as a Docker Engine does") from error
+            raise self.strange() from error
+
+    def strange(self) -> RuntimeUnavailable:
+        """What is said of an answer that no engine gives."""
+        return RuntimeUnavailable(f"{self.address} answered, but not as a Docker Engine does")
+
+    def whole(self, pieces: Iterator[bytes]) -> bytes:
+        """A body in one piece, if it has a sane size."""
+        content = bytearray()
+        for piece in pieces:
+            content += piece
+            if len(content) > ANSWER_LIMIT:
+                raise self.strange()
+        return bytes(content)
 
     @contextmanager
     def stream(
@@ -238,10 +258,10 @@ class EngineApi:
             channel.shutdown(socket.SHUT_WR)
 
     def _raise(self, response: Response, clock: Clock) -> None:
-        content = b"".join(self._pieces(response, clock))[:65536]
+        content = self.whole(self._pieces(response, clock))[:65536]
         try:
-            message = str(json.loads(content)["message"])
-        except (ValueError, KeyError, TypeError):
+            message = str(json.loads(content)["message"])[:2000]
+        except (ValueError, KeyError, TypeError, RecursionError):
             message = content.decode(errors="replace").strip()[:300]
         if response.status_code == 404:
             raise NotFound(message)
@@ -431,7 +451,8 @@ def _rotated(log: Mapping[str, Any]) -> bool | None:
     driver = log.get("Type")
     if driver == "local":  # Bounded unless somebody asks for the contrary.
         return True
-    return "max-size" in (log.get("Config") or {}) if driver == "json-file" else None
+    # A size below zero is how unlimited is written.
+    return not str((log.get("Config") or {}).get("max-size", "-1")).startswith("-") if driver == "json-file" else None
 
 
 def last_stop_in(events: Iterable[Mapping[str, Any]]) -> LastStop | None:
@@ -635,14 +656,22 @@ class DockerWords:
 
     def variables(self, role: str) -> str:
         """The command that lists the names of the variables that a service was given, and no value."""
-        listed = f"{self.program} inspect --format '{{{{range .Config.Env}}}}{{{{println .}}}}{{{{end}}}}'"
-        return f"{listed} {self._name(role)} | cut -d= -f1 | sort"
+        return f"{self._environment(role)} | cut -d= -f1 | sort"
+
+    def setting(self, role: str, name: str) -> str:
+        """The command that prints the value of one variable that a service was given, whether it runs or not."""
+        # No name=value: what redacts a report would take it for a secret.
+        return f'{self._environment(role)} | awk -F= \'$1 == "{name}" {{sub(/[^=]*=/, ""); print}}\''
 
     def usage(self) -> str:
         """The command that shows memory and CPU of all services."""
         # The client shows nothing at all when one of the names does not exist.
         names = [name for role, name in self.names.items() if role in self.labels] or list(self.names.values())
         return f"{self.program} stats --no-stream {' '.join(shlex.quote(name) for name in names)}"
+
+    def _environment(self, role: str) -> str:
+        listed = f"{self.program} inspect --format '{{{{range .Config.Env}}}}{{{{println .}}}}{{{{end}}}}'"
+        return f"{listed} {self._name(role)}"
 
     def _name(self, role: str) -> str:
         return shlex.quote(self.names.get(role, role))
@@ -696,12 +725,17 @@ class DockerRuntime:
         """Whether the engine is reached through a socket of this machine."""
         return self._api.local
 
+    def strange(self) -> RuntimeUnavailable:
+        """What is said of an answer that no engine gives."""
+        return self._api.strange()
+
     @property
     def words(self) -> DockerWords:
         """The operator's commands, with what has been learnt of the containers' compose projects so far."""
         names = {role: self._shown.get(role, name) for role, name in self._names.items()}
         return DockerWords(names=names, labels=dict(self._labels), program=self._api.program)
 
+    @understood
     def info(self, deadline: float) -> RuntimeInfo:
         """Ask the engine who it is. ``response_seconds`` is how long it took to answer."""
         clock = Clock(deadline)
@@ -720,6 +754,7 @@ class DockerRuntime:
         """The state of each service by role; the worst of its replicas where compose runs several."""
         return {role: found[0] for role, found in self.replicas(deadline).items()}
 
+    @understood
     def replicas(self, deadline: float) -> Mapping[str, tuple[ServiceState, ...]]:
         """All containers of each service, the worst first; a service that does not exist has one, ``missing``."""
         clock = Clock(deadline)
@@ -743,12 +778,14 @@ class DockerRuntime:
             return by_role
         return {role: tuple(_with_oom_from_kernel(state) for state in found) for role, found in by_role.items()}
 
+    @understood
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:
         """The environment that a service was given. Holds secrets. Raises ServiceUnavailable when it is missing."""
         entries = self._inspect(role, Clock(deadline)).get("Config", {}).get("Env") or []
         # A name alone is how compose asks for a variable to be left out: the process does not get it.
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
+    @understood
     def image(self, role: str, deadline: float) -> ServiceImage | None:
         """What a service's container runs from, and what the name of that image means to the engine now."""
         clock = Clock(deadline)
@@ -766,6 +803,7 @@ class DockerRuntime:
             current_created_at=parse_time(str((current or {}).get("Created") or "")),
         )
 
+    @understood
     def last_stop(self, role: str, deadline: float) -> LastStop | None:
         """How the last stop of a service's container went, from the engine's memory of its last 256 events."""
         clock = Clock(deadline)
@@ -779,11 +817,12 @@ class DockerRuntime:
         }
         try:
             with self._api.stream("GET", "/events", clock, query) as pieces:
-                lines = b"".join(pieces).splitlines()
+                lines = self._api.whole(pieces).splitlines()
         except (NotFound, Refused):
             return None
         return last_stop_in(json.loads(line) for line in lines if line.strip())
 
+    @understood
     def usage(self, role: str, deadline: float) -> Usage:
         """Memory and CPU time of a service: from its cgroup's files where they can be read, else from the engine."""
         clock = Clock(deadline)
@@ -796,6 +835,7 @@ class DockerRuntime:
         path = f"/containers/{identity}/stats"
         return _usage_from_stats(self._engine("GET", path, clock, {"stream": "false", "one-shot": "true"}))
 
+    @understood
     def logs(self, role: str, since: datetime, limit: int, deadline: float) -> LogChunk:
         """What a service wrote since then, the newest ``limit`` bytes; reads a small multiple of that at most.
 
@@ -819,6 +859,7 @@ class DockerRuntime:
         # Not the window's whole: the last tail was full, or older lines gave way.
         return LogChunk(lines=kept.merged(), truncated=kept.dropped or not whole)
 
+    @understood
     def execute(
         self, role: str, command: Sequence[str], deadline: float, user: str = "", stdin: bytes = b""
     ) -> Execution:
@@ -1007,7 +1048,7 @@ class DockerRuntime:
         codes: dict[str, int] = {}
         # It remembers 256 events only: a bonus, whose absence is no finding.
         with suppress(NotFound, Refused), self._api.stream("GET", "/events", clock, query) as pieces:
-            for line in b"".join(pieces).splitlines():
+            for line in self._api.whole(pieces).splitlines():
                 with suppress(ValueError, KeyError, TypeError):
                     actor = json.loads(line)["Actor"]
                     codes[actor["ID"]] = int(actor["Attributes"]["exitCode"])
@@ -1107,6 +1148,8 @@ def _frames(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
         start = 0
         while len(pending) - start >= 8:
             stream, length = struct.unpack_from(">BxxxL", pending, start)
+            if length > MESSAGE_LIMIT:
+                raise RuntimeUnavailable("the Docker daemon's stream of output is broken")
             if len(pending) - start - 8 < length:
                 break
             yield stream, bytes(pending[start + 8 : start + 8 + length])
@@ -1121,6 +1164,9 @@ def _terminal_lines(pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
         *lines, pending = (pending + piece).split(b"\n")
         for line in lines:
             yield 1, line + b"\n"
+        if len(pending) > PART:
+            yield 1, pending
+            pending = b""
     if pending:
         yield 1, pending
 

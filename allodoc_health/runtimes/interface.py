@@ -6,11 +6,14 @@ embedded demo. Probes ask it questions through :class:`Runtime`; nothing in this
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class RuntimeUnavailable(Exception):
@@ -23,6 +26,22 @@ class ServiceUnavailable(Exception):
 
 class DeadlineExceeded(Exception):
     """The runtime began something that was not over when its deadline was."""
+
+
+def understood(method: _Method) -> _Method:
+    """A runtime's method for which an answer of another form than expected is the runtime's fault, and no defect.
+
+    Its class has ``strange()``, which makes the RuntimeUnavailable that says so.
+    """
+
+    @wraps(method)
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return method(self, *arguments, **keywords)
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise self.strange() from error
+
+    return call  # type: ignore[return-value]  # it has the signature of what it wraps
 
 
 class Status(StrEnum):
@@ -237,6 +256,9 @@ class OperatorWords(Protocol):
 
     def variables(self, role: str) -> str:
         """The command that lists the names of the variables that a service was given, and no value."""
+
+    def setting(self, role: str, name: str) -> str:
+        """The command that prints the value of one variable that a service was given, whether it runs or not."""
 
     def usage(self) -> str:
         """The command that shows memory and CPU of all services."""

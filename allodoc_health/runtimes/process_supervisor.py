@@ -8,10 +8,11 @@ so must each process that it says is running.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import pwd
+import re
+import selectors
 import shlex
 import shutil
 import signal
@@ -27,6 +28,7 @@ from typing import Any
 import psutil
 from dotenv import dotenv_values
 
+from allodoc_health.children import die_with_parent
 from allodoc_health.runtimes.interface import (
     DeadlineExceeded,
     Execution,
@@ -43,6 +45,7 @@ from allodoc_health.runtimes.interface import (
     ServiceUnavailable,
     Status,
     Usage,
+    understood,
 )
 
 SCHEMA = "allodoc-demo-state/1"
@@ -52,8 +55,8 @@ STATE_VARIABLE = "ALLODOC_DEMO_STATE"
 # How long a process may be gone before the supervisor has written so.
 SETTLING_SECONDS = 0.5
 OUTPUT_LIMIT = 8 * 1024 * 1024
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+STATE_LIMIT = 4 * 1024 * 1024
+_STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z")
 
 
 def default_state_folder() -> Path:
@@ -119,8 +122,14 @@ class SupervisorWords:
 
     def variables(self, role: str) -> str:
         """The command that lists the names of the variables that a service is given, and no value."""
-        path = shlex.quote(str(self._folder / role / "env"))
+        path = shlex.quote(str(self._folder / role / "env.given"))
         return f"sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/\\1/p' {path} | sort"
+
+    def setting(self, role: str, name: str) -> str:
+        """The command that prints the value of one variable that a service was given, whether it runs or not."""
+        path = shlex.quote(str(self._folder / role / "env.given"))
+        # Written without an equals sign after the name, which would look like a secret to whoever masks them.
+        return f"sed -n \"/^{name}\\>/{{s/^[^=]*=//;s/^'//;s/'$//;p}}\" {path}"
 
     def usage(self) -> str:
         """The command that shows memory and CPU of all services."""
@@ -141,6 +150,11 @@ class SupervisorRuntime:
         self._roles = tuple(roles)
         self.words = SupervisorWords(self._state)
 
+    def strange(self) -> RuntimeUnavailable:
+        """What is said of a state that no supervisor publishes."""
+        return RuntimeUnavailable(f"{self._state / 'state.json'} is not as the demo's supervisor writes it")
+
+    @understood
     def info(self, deadline: float) -> RuntimeInfo:
         """Ask the supervisor who it is."""
         began = time.monotonic()
@@ -153,6 +167,7 @@ class SupervisorRuntime:
             logging_driver="file",
         )
 
+    @understood
     def states(self, deadline: float) -> Mapping[str, ServiceState]:
         """The state of each service by role; one that the demo does not have is ``missing``."""
         settled = time.monotonic() + min(SETTLING_SECONDS, deadline / 2)
@@ -173,6 +188,7 @@ class SupervisorRuntime:
         """The same: the supervisor runs one of each."""
         return {role: (state,) for role, state in self.states(deadline).items()}
 
+    @understood
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:
         """The environment that a service was given: the running one, otherwise the one it would be given now."""
         service = self._service(role, deadline)
@@ -183,6 +199,7 @@ class SupervisorRuntime:
         del role, deadline
         return None
 
+    @understood
     def last_stop(self, role: str, deadline: float) -> LastStop | None:
         """How the last stop of a service went, as the supervisor remembers it."""
         last = self._service(role, deadline).get("last_stop")
@@ -190,6 +207,7 @@ class SupervisorRuntime:
             return None
         return LastStop(datetime.fromisoformat(last["at"]), last["seconds"], last["exit_code"], last["forced"])
 
+    @understood
     def usage(self, role: str, deadline: float) -> Usage:
         """Memory (each shared page counted in parts) and CPU time of all processes of a service."""
         service = self._service(role, deadline)
@@ -209,6 +227,7 @@ class SupervisorRuntime:
                 memory += _memory(process)
         return Usage(at=datetime.now(UTC), memory=memory, cpu_seconds=seconds)
 
+    @understood
     def logs(self, role: str, since: datetime, limit: int, deadline: float) -> LogChunk:
         """What a service wrote since then, the newest ``limit`` bytes of it."""
         service = self._service(role, deadline)
@@ -217,10 +236,11 @@ class SupervisorRuntime:
         begin = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
         lines: list[tuple[datetime, str, str]] = []
         size = 0
-        for line in reversed(text.splitlines()):
+        # By line feeds alone: a service may print any other character that Unicode calls the end of a line.
+        for line in reversed(text.split("\n")):
             moment, _, rest = line.partition(" ")
             stream, _, content = rest.partition(" ")
-            if stream not in ("stdout", "stderr") or len(moment) != len("2026-11-23T14:02:50.841000000Z"):
+            if stream not in ("stdout", "stderr") or not _STAMP.fullmatch(moment):
                 continue
             if moment < begin:
                 cut = False  # the window was read to its beginning
@@ -229,9 +249,11 @@ class SupervisorRuntime:
             if size > limit and lines:
                 cut = True
                 break
-            lines.append((datetime.fromisoformat(moment[:26] + "+00:00"), stream, content))
+            with contextlib.suppress(ValueError):  # of a 35th of the month, say
+                lines.append((datetime.fromisoformat(moment[:26] + "+00:00"), stream, content))
         return LogChunk(lines=tuple(reversed(lines)), truncated=cut)
 
+    @understood
     def execute(
         self, role: str, command: Sequence[str], deadline: float, user: str = "", stdin: bytes = b""
     ) -> Execution:
@@ -263,7 +285,7 @@ class SupervisorRuntime:
                 stdout=writers[0],
                 stderr=writers[1],
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
                 **identity,
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -276,7 +298,7 @@ class SupervisorRuntime:
         process.stdout, process.stderr = (os.fdopen(reader, "rb") for reader in readers)
         with process:
             try:
-                stdout, stderr = process.communicate(stdin, timeout=max(0.0, ends - time.monotonic()))
+                stdout, stderr = _communicate(process, stdin, ends)
             except BaseException as error:
                 _kill_group(process.pid)
                 if isinstance(error, subprocess.TimeoutExpired):
@@ -284,7 +306,7 @@ class SupervisorRuntime:
                     raise DeadlineExceeded(message) from error
                 raise
         code = process.returncode
-        return Execution(code if code >= 0 else 128 - code, stdout[:OUTPUT_LIMIT], stderr[:OUTPUT_LIMIT])
+        return Execution(code if code >= 0 else 128 - code, stdout, stderr)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -325,15 +347,19 @@ class SupervisorRuntime:
     def _read(self) -> dict[str, Any]:
         path = self._state / "state.json"
         try:
-            document = json.loads(path.read_bytes())
+            with path.open("rb") as stream:
+                document = json.loads(stream.read(STATE_LIMIT))
         except FileNotFoundError:
             raise RuntimeUnavailable(f"the demo is not up: there is no {path}") from None
         except OSError as error:
             raise RuntimeUnavailable(f"{path} can't be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RuntimeUnavailable(f"{path} is not JSON: {error}") from error
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise RuntimeUnavailable(f"{path} is not of the schema {SCHEMA}")
+        services = document.get("services")
+        if not isinstance(services, dict) or not all(isinstance(one, dict) for one in services.values()):
+            raise RuntimeUnavailable(f"{path} is not of the schema {SCHEMA}: it has no services")
         return document
 
 
@@ -439,6 +465,46 @@ def _tail(paths: Sequence[Path], limit: int) -> tuple[str, bool]:
     return b"".join(parts).decode(errors="replace"), False
 
 
+def _communicate(process: subprocess.Popen[bytes], stdin: bytes, ends: float) -> tuple[bytes, bytes]:
+    """A command's output, :data:`OUTPUT_LIMIT` of each stream at most. Raises TimeoutExpired."""
+    output = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        for stream, kept in zip((process.stdout, process.stderr), output, strict=True):
+            assert stream is not None
+            selector.register(stream, selectors.EVENT_READ, kept)
+        assert process.stdin is not None
+        waiting = memoryview(stdin)
+        if waiting:
+            os.set_blocking(process.stdin.fileno(), False)
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+        else:
+            process.stdin.close()
+        while selector.get_map():
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(process.args, 0)
+            for key, _ in selector.select(left):
+                if key.data is not None:
+                    piece = os.read(key.fd, 65536)
+                    key.data.extend(piece[: max(0, OUTPUT_LIMIT - len(key.data))])
+                    if piece:
+                        continue
+                else:
+                    try:
+                        waiting = waiting[os.write(key.fd, waiting) :]
+                    except BlockingIOError:
+                        continue
+                    except BrokenPipeError:  # it does not want the rest
+                        waiting = waiting[:0]
+                    if waiting:
+                        continue
+                selector.unregister(key.fileobj)
+                if key.data is None:
+                    process.stdin.close()
+    process.wait(max(0.0, ends - time.monotonic()))
+    return bytes(output[0]), bytes(output[1])
+
+
 def _kill_group(pid: int) -> None:
     """Kill a command with everything that it started, also what left its group."""
     with contextlib.suppress(psutil.Error):
@@ -447,11 +513,6 @@ def _kill_group(pid: int) -> None:
                 child.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _die_with_parent() -> None:
-    """Between fork and exec: be killed when the thread that waits for us ends. One system call, and no lock."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _python() -> str:
