@@ -181,7 +181,8 @@ class LogLimits(LimitGroup):
     repeated: Limit = Limit(warn=60.0, fail=600.0)
     error_ratio: Limit = Limit(warn=2.0, fail=10.0)
     one_client: Limit = Limit(warn=50.0, fail=90.0)
-    sql_errors: Limit = Limit(warn=1.0, fail=50.0)
+    # As often as errors of any kind may stand in a log: once a minute.
+    sql_errors: Limit = Limit(warn=1.0, fail=10.0)
     volume: Limit = Limit(warn=5.0, fail=10.0)
 
 

@@ -6,7 +6,6 @@ Outputs are plugins of their own; they implement :func:`HealthHooks.pytest_healt
 from __future__ import annotations
 
 import json
-import re
 import signal
 import threading
 import time
@@ -384,7 +383,7 @@ class HealthRun:
             parameter=parameter,
             details=failure.details,
             variant=failure.variant,
-            causes=tuple(re.sub(r"\{\w+\}", parameter or "", cause) for cause in causes),
+            causes=expand_causes(causes, dict.fromkeys(AXES, parameter or "")),
             since=failure.since,
         )
         return self._finish(guard, inspection)

@@ -289,7 +289,7 @@ class Redactor:
             if known is None:
                 if len(self._words) >= _REMEMBERED:
                     self._words.clear()
-                known = self._words[text] = text if text in self._public or _is_technical(text) else self.token(text)
+                known = self._words[text] = text if text in self._public or is_technical(text) else self.token(text)
             return known
         if kind in ("known", "host", "amount"):
             return text
@@ -320,9 +320,9 @@ class Redactor:
                 if noun in ("upstream", "request"):
                     return f'"{_WORD.sub(self._replace_word, inner)}"'
             elif noun in _ACCOUNTS:
-                if _is_technical(inner):
+                if is_technical(inner):
                     return text
-            elif noun in _NOUNS and (_IDENTIFIER.fullmatch(inner) or _is_technical(inner)):
+            elif noun in _NOUNS and (_IDENTIFIER.fullmatch(inner) or is_technical(inner)):
                 return text
         return self.token(text)
 
@@ -436,7 +436,7 @@ def _is_address(text: str) -> bool:
     return _parse_address(text) is not None
 
 
-def _is_technical(word: str) -> bool:
+def is_technical(word: str) -> bool:
     """Whether the lexicon has the word, or all the words that a name such as AccessShareLock or pg_wal is made of."""
     words = lexicon()
     lower = word.lower().replace("’", "'")

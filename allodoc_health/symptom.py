@@ -31,7 +31,8 @@ class Symptom:
 
     ``id`` is stable once shipped. ``title`` states the healthy condition. ``caused_by`` names the checks whose failure
     explains this one's, as ``id`` (with any parameter), ``id[parameter]`` or ``id[{service}]``, where a word in braces
-    stands for the check's own parameter. ``only`` narrows the parameter; ``escalation`` is for what must not wait.
+    stands for the check's own parameter; ``redis: id`` is a cause only where that parameter is ``redis``. ``only``
+    narrows the parameter; ``escalation`` is for what must not wait.
     """
 
     id: str

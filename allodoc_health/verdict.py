@@ -159,9 +159,16 @@ def _escalate(
 
 
 def expand_causes(causes: Iterable[str], parameters: Mapping[str, str]) -> tuple[str, ...]:
-    """Declared causes with this check's own parameters in place of words in braces.
+    """Declared causes as they are for a check's own parameters.
 
-    >>> expand_causes(["service.running[{service}]", "host.memory"], {"service": "redis"})
-    ('service.running[redis]', 'host.memory')
+    They take the place of words in braces. ``postgres: db.port`` is a cause where ``postgres`` is one of them.
+
+    >>> expand_causes(["service.running[{service}]", "host.memory", "redis: cache.ping"], {"service": "postgres"})
+    ('service.running[postgres]', 'host.memory')
     """
-    return tuple(re.sub(r"\{(\w+)\}", lambda m: parameters.get(m.group(1), m.group()), cause) for cause in causes)
+    expanded = []
+    for cause in causes:
+        condition, _, name = cause.rpartition(": ")
+        if not condition or condition in parameters.values():
+            expanded.append(re.sub(r"\{(\w+)\}", lambda m: parameters.get(m.group(1), m.group()), name))
+    return tuple(dict.fromkeys(expanded))

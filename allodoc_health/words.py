@@ -41,7 +41,8 @@ def vocabulary(target: Target, operator: OperatorWords, facts: Mapping[str, str]
         """
         login = f'psql -X -v ON_ERROR_STOP=1 -U "${{POSTGRES_USER:-postgres}}" -d {shlex.quote(database)}'
         # psql puts values into what it reads, not into what -c says; and several statements in one -c are one query.
-        given = "".join(f' -v {name}="${name}"' for name in values)
+        # An empty one would be taken for what was meant: an empty password, say.
+        given = "".join(f' -v {name}="${{{name}:?is empty}}"' for name in values)
         script = f"echo {_sql(sql)} | {login}{given}" if values or ";" in sql else f"{login} -c {_sql(sql)}"
         return operator.exec("postgres", f"sh -c {_script(script)}", environment=values)
 
@@ -56,7 +57,7 @@ def vocabulary(target: Target, operator: OperatorWords, facts: Mapping[str, str]
         elif holder.role is None:
             password = f"${holder.variable}"
         else:
-            password = f"$({operator.exec(holder.role, f'printenv {holder.variable}')})"
+            password = f"$({operator.setting(holder.role, holder.variable)})"
         return operator.exec("redis", f"redis-cli{login} {arguments}", environment={"REDISCLI_AUTH": password})
 
     return {
@@ -70,6 +71,7 @@ def vocabulary(target: Target, operator: OperatorWords, facts: Mapping[str, str]
         "logs": operator.logs,
         "exec": operator.exec,
         "variables": operator.variables,
+        "setting": operator.setting,
         "usage": operator.usage,
         "psql": psql,
         "psql_admin": psql_admin,

@@ -13,7 +13,15 @@ from fixtures.authentication import Refreshing
     "auth.refresh",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=["auth.login", "auth.jwt-secrets", "auth.token-store", "cache.ping", "cache.evictions"],
+    caused_by=[
+        "auth.login",
+        "auth.rejects-bad-password",
+        "auth.jwt-secrets",
+        "auth.token-claims",
+        "auth.token-store",
+        "cache.ping",
+        "cache.evictions",
+    ],
 )
 def test_a_refresh_gives_a_working_token(refreshing: Refreshing, limits: Limits, finding: Recorder) -> None:
     """A refresh gives a new token that works, and uses the old one up."""

@@ -15,11 +15,21 @@ ILL = (
     "service.running[postgres]",
     "service.running[redis]",
     "db.port",
+    "db.accepts-connections",
     "db.login",
     "db.query",
+    "db.parameters-match",
+    "db.reachable-from-backend",
     "db.connection-headroom",
     "db.blocked-sessions",
+    "db.idle-in-transaction",
+    "db.long-running",
     "cache.ping",
+    "cache.clients",
+    "cache.memory",
+    "cache.slow-commands",
+    "api.nodejs",
+    "api.response-time[direct]",
     "deploy.migrations",
 )
 
@@ -78,7 +88,11 @@ def test_the_token_secrets_are_secret(jwt_secrets: tuple[JwtSecret, ...], findin
             finding.fail(f"{secret.name} is the same as {secret.same_as}")
 
 
-@symptom("auth.token-claims", severity=Severity.CRITICAL, caused_by=["auth.jwt-secrets", "auth.clock-skew[backend]"])
+@symptom(
+    "auth.token-claims",
+    severity=Severity.CRITICAL,
+    caused_by=["auth.jwt-secrets", "auth.rejects-bad-password", "auth.clock-skew[backend]"],
+)
 def test_tokens_are_signed_and_expire(token_claims: TokenClaims, limits: Limits, finding: Recorder) -> None:
     """The access token is signed with the backend's secret and expires."""
     if token_claims.algorithm.lower() == "none":
@@ -98,10 +112,10 @@ def test_the_clocks_agree(clock_skew: ClockSkew, limits: Limits, finding: Record
     finding.note(f"ahead by {duration(clock_skew.ahead)}, give or take {duration(clock_skew.uncertainty)}")
 
 
-@symptom("auth.account", severity=Severity.MAJOR, caused_by=["deploy.migrations"])
+@symptom("auth.account", severity=Severity.MAJOR, caused_by=["deploy.migrations", "db.query"])
 def test_the_account_exists_and_is_active(account_row: AccountRow, finding: Recorder) -> None:
     """The account exists, is active and has a role."""
-    finding.fact(table=account_row.table)
+    finding.fact(table=account_row.table, email=account_row.email_column, active=account_row.active_column)
     assert account_row.exists, f"the account is not in the table {account_row.table}"
     assert account_row.active is not False, "the account is not active"
     finding.says(f"found in {account_row.table}, active")

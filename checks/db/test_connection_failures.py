@@ -25,7 +25,7 @@ def test_the_port_is_open(database_port: Handshake, finding: Recorder) -> None:
     "db.accepts-connections",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=["service.running[postgres]", "service.oom-killed[postgres]"],
+    caused_by=["service.running[postgres]", "service.oom-killed[postgres]", "host.disk", "host.memory"],
 )
 def test_the_server_accepts_connections(database_readiness: Handshake, finding: Recorder) -> None:
     """PostgreSQL accepts connections."""
@@ -49,18 +49,28 @@ def test_a_query_is_answered(round_trip: RoundTrip, limits: Limits, finding: Rec
     if round_trip.read_only:
         finding.fact(reset=round_trip.reset)
         finding.fail("the database takes no writes: default_transaction_read_only is on", variant="read-only")
+    if round_trip.barred:
+        finding.follows_only_from()
+        told = f"role {round_trip.role} may read none of the {round_trip.tables} tables: permission denied"
+        finding.fail(told, variant="no-rights")
+
+
+ELSEWHERE = ("db.parameters-match", "service.running[postgres]", "db.port", "db.accepts-connections")
 
 
 @symptom(
     "db.reachable-from-backend",
     severity=Severity.CRITICAL,
-    caused_by=["db.parameters-match", "service.running[postgres]", "db.port", "db.accepts-connections"],
+    caused_by=[*ELSEWHERE, "host.cpu[backend]"],
 )
 def test_the_backend_reaches_the_database(database_link: Link, limits: Limits, finding: Recorder) -> None:
     """The database's name resolves and its port opens from inside the backend."""
     where = f"{database_link.host}:{database_link.port}"
     finding.fact(host=database_link.host, port=database_link.port)
+    finding.follows_only_from(*ELSEWHERE)  # a look that came to an end was not short of processor time
     finding.note(f"looked from inside the {database_link.source} with {database_link.tool}")
+    if database_link.stranded:
+        finding.note(f"the {database_link.source} is on no network")
     if database_link.way is not Way.OPEN:
         finding.fail(f"{where} from the backend: {_WAYS[database_link.way]}", variant=database_link.way.value)
     elif database_link.seconds is not None:

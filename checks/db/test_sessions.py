@@ -94,6 +94,6 @@ def test_no_statement_runs_long(sessions: Sessions, limits: Limits, finding: Rec
         finding.note(f"{session.who}: for {duration(session.statement_age or 0)}: {session.statement or 'not shown'}")
     for blocker in sessions.blockers:
         runs = "db.long-running" in blocker.explained_by
-        if runs and limits.db.blocked.crossed(blocker.longest, limits.db.blocked.fail):
+        if runs and limits.db.blocked.crossed(blocker.runs_in_the_way, limits.db.blocked.fail):
             finding.fact(pid=blocker.pid)
             finding.fail(f"{blocker.short} runs one statement that blocks {blocker.victims}")

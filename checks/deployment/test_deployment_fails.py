@@ -106,9 +106,20 @@ def test_the_dockerfile_can_be_parsed(dockerfile: Dockerfile, finding: Recorder)
     finding.says(f"{dockerfile.instructions} instructions, stages: {dockerfile.stages}")
 
 
-@symptom("deploy.dependencies", severity=Severity.MAJOR, caused_by=["deploy.log"])
+@symptom(
+    "deploy.dependencies",
+    severity=Severity.MAJOR,
+    caused_by=[
+        "deploy.log",
+        "service.running[backend]",
+        "service.restart-loop[backend]",
+        "service.oom-killed[backend]",
+        "host.cpu[backend]",
+    ],
+)
 def test_the_packages_are_those_of_the_lock_file(packages: Packages, finding: Recorder) -> None:
     """The backend's packages are those that its lock file names."""
+    finding.follows_only_from("deploy.log")  # a backend that ends keeps us from looking, and takes no package away
     finding.fact(folder=packages.folder, package=(packages.missing or packages.invalid or ("",))[0].partition(" ")[0])
     finding.note(*(f"missing: {name}" for name in packages.missing))
     finding.note(*(f"other version: {name}" for name in packages.invalid))
@@ -122,7 +133,7 @@ def test_the_packages_are_those_of_the_lock_file(packages: Packages, finding: Re
     finding.says(f"{packages.installed} packages as in {packages.source}")
 
 
-@symptom("deploy.migrations", severity=Severity.CRITICAL, smoke=True, caused_by=["deploy.log"])
+@symptom("deploy.migrations", severity=Severity.CRITICAL, smoke=True, caused_by=["deploy.log", "db.query"])
 def test_the_database_is_at_the_codes_migrations(migrations: Migrations, finding: Recorder) -> None:
     """The database has every migration of the code that runs, and no other."""
     finding.fact(table=migrations.table or "migrations", run=migrations.run_command, revert=migrations.revert_command)
@@ -140,9 +151,24 @@ def test_the_database_is_at_the_codes_migrations(migrations: Migrations, finding
     finding.says(f"{migrations.code} migrations, up to {migrations.latest}")
 
 
-@symptom("deploy.env-parity", severity=Severity.MAJOR)
+@symptom(
+    "deploy.env-parity",
+    severity=Severity.MAJOR,
+    caused_by=[
+        "service.required-env[backend]",
+        "db.login",
+        "db.parameters-match",
+        "db.reachable-from-backend",
+        "cache.ping",
+        "network.service-link[backend-to-redis]",
+        "auth.jwt-secrets",
+        "auth.refresh-config",
+        "network.cors-config",
+    ],
+)
 def test_the_environment_has_what_the_example_names(env_parity: EnvParity, finding: Recorder) -> None:
     """The production environment has every variable of its example, and no other."""
+    finding.follows_only_from(*env_parity.missed_by)
     for pair in env_parity.pairs:
         name = f"{PurePosixPath(pair.file).parent.name}/{PurePosixPath(pair.file).name}"
         if pair.missing:

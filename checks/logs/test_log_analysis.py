@@ -31,7 +31,9 @@ def test_errors_do_not_become_more(level_rates: LevelRates, limits: Limits, find
 def test_no_client_crowds_out_the_others(access: AccessSummary, limits: Limits, finding: Recorder) -> None:
     """No single address makes most of the requests."""
     if access.requests < ENOUGH:
-        finding.not_applicable(f"too little traffic: {access.requests} requests in 10 min")
+        finding.not_applicable(access.elsewhere or f"too little traffic: {access.requests} requests in 10 min")
+    if not access.clients:
+        finding.not_applicable("nginx logs no client's address")
     if access.clients == 1 and access.top_client_is_internal:
         finding.not_applicable(f"nginx sees every client as {access.top_client}, an address of the stack itself")
     finding.fact(client=access.top_client)

@@ -20,6 +20,7 @@ BACKEND = (
     "service.port-conflict",
     "service.required-env[backend]",
     "service.oom-killed[backend]",
+    "host.cpu[backend]",
     "network.service-link[backend-to-postgres]",
     "host.docker",
 )
@@ -28,10 +29,17 @@ STORES = (
     "service.running[redis]",
     "db.port",
     "db.accepts-connections",
+    "db.login",
+    "db.query",
+    "db.parameters-match",
+    "db.reachable-from-backend",
     "db.connection-headroom",
     "db.blocked-sessions",
     "cache.ping",
+    "cache.clients",
 )
+SLOW = ("api.nodejs", "cache.slow-commands", "host.cpu[backend]")
+"""What makes the API answer too late for somebody who does not wait for long."""
 NGINX = (
     "service.running[nginx]",
     "service.stays-up[nginx]",
@@ -59,7 +67,7 @@ WORDS = {
     "network.backend",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=[*BEHIND_NGINX, *NGINX, *BACKEND, *STORES],
+    caused_by=[*BEHIND_NGINX, *NGINX, *BACKEND, *STORES, *SLOW],
 )
 def test_the_backend_answers(backend_way: BackendWay, finding: Recorder) -> None:
     """The backend answers on each way to it, whatever it says."""
@@ -67,21 +75,21 @@ def test_the_backend_answers(backend_way: BackendWay, finding: Recorder) -> None
     finding.fact(url=exchange.url.partition("?")[0], address=exchange.address)
     silent = exchange.problem in ("silent", "unfinished")
     if backend_way.lost == "to nginx":
-        finding.follows_only_from(*NGINX, *(("network.backend[direct]", *BACKEND, *STORES) if silent else ()))
+        finding.follows_only_from(*NGINX, *(("network.backend[direct]", *BACKEND, *STORES, *SLOW) if silent else ()))
         finding.fail(f"lost before nginx: {exchange.address}: {exchange.message}", variant="nginx")
     elif backend_way.lost == "behind nginx":
-        finding.follows_only_from(*BEHIND_NGINX, *BACKEND)
+        finding.follows_only_from(*BEHIND_NGINX, *BACKEND, *(STORES if silent else ()))
+        told = exchange.message if exchange.problem else f"HTTP {exchange.status}"
         if backend_way.page:
             finding.follows_only_from()
             finding.fail("lost within nginx: it answers with the page and passes nothing on", variant="page")
         elif backend_way.behind:
-            finding.fail(f"HTTP {exchange.status} by nginx, though the backend answers from inside it", variant="stale")
+            finding.fail(f"{told} by nginx, though the backend answers from inside it", variant="stale")
         else:
-            finding.fail(
-                f"lost behind nginx: HTTP {exchange.status}, the backend gives it no answer", variant="gateway"
-            )
+            finding.fail(f"lost behind nginx: {told}, the backend gives it no answer", variant="gateway")
     elif backend_way.lost:
-        finding.follows_only_from(*BACKEND, *(STORES if silent else ()))
+        # It does not listen before it has found both stores.
+        finding.follows_only_from(*BACKEND, *STORES, *(SLOW if silent else ()))
         what = "it answers with a page" if backend_way.page else exchange.message or f"HTTP {exchange.status}"
         finding.fail(f"{exchange.address}: {what}", variant="silent" if silent else "")
     elif backend_way.limited:
@@ -97,9 +105,11 @@ def test_the_backend_answers(backend_way: BackendWay, finding: Recorder) -> None
         "service.running",
         "service.restart-loop",
         "service.oom-killed",
+        "service.port-conflict",
         "network.service-link",
         "db.reachable-from-backend",
-        "db.accepts-connections",
+        "host.cpu",
+        *STORES,
     ],
 )
 def test_the_services_reach_one_another(service_link: ServiceLink, limits: Limits, finding: Recorder) -> None:
@@ -109,6 +119,10 @@ def test_the_services_reach_one_another(service_link: ServiceLink, limits: Limit
     lost = service_link.stranded or service_link.source
     finding.fact(source=service_link.source, destination=there, lost=lost, host=link.host, port=link.port)
     finding.follows_only_from(*_causes_of_a_lost_link(service_link))
+    if not link.tool:
+        finding.note(f"the {service_link.source} ends too soon to look from inside it")
+        finding.fail(f"no service is called {link.host}, expected {service_link.destination_name}", variant="name")
+        return
     finding.note(f"looked from inside the {service_link.source} with {link.tool}{_found(link)}")
     if link.way is not Way.OPEN:
         finding.fail(f"{where} from the {service_link.source}: {WORDS[link.way]}", _variant(service_link))
@@ -131,8 +145,12 @@ def _variant(link: ServiceLink) -> str:
 def _causes_of_a_lost_link(link: ServiceLink) -> tuple[str, ...]:
     """What explains it: the destination is down, the database's own check of the same way, or one stranded service."""
     down = [f"service.{check}[{link.destination}]" for check in ("running", "restart-loop", "oom-killed")]
+    down += [f"service.port-conflict[{port}]" for port in link.published]
     if link.destination == "postgres":
         return (*down, "db.reachable-from-backend", "db.accepts-connections")
+    if link.destination == "backend" and link.link.way is Way.REFUSED:
+        # It runs, and does not listen before it has found both stores.
+        return (*down, *STORES)
     if link.stranded == "backend":
         return (*down, "network.service-link[backend-to-postgres]")
     if link.stranded == "nginx" and link.destination == "frontend":
@@ -148,14 +166,23 @@ def _found(link: Link) -> str:
 
 # -- CORS ----------------------------------------------------------------------------------------------------------
 
-UNREACHED = ("network.backend[edge]", "network.backend[direct]", *NGINX, *BACKEND)
+UNREACHED = (
+    "network.backend[edge]",
+    "network.backend[direct]",
+    "api.response-time[direct]",
+    *NGINX,
+    *BACKEND,
+    *STORES,
+    *SLOW,
+)
+CONFIGURED = ("network.cors-config", "network.cors-foreign-origin")
 
 
 @symptom(
     "network.cors-preflight",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=[*UNREACHED, "network.cors-config", "network.cors-foreign-origin"],
+    caused_by=[*UNREACHED, *CONFIGURED],
 )
 def test_the_page_may_log_in(cors_preflight: Preflight, finding: Recorder) -> None:
     """A page of the configured origin may send a login, with cookies."""
@@ -167,7 +194,11 @@ def test_the_page_may_log_in(cors_preflight: Preflight, finding: Recorder) -> No
         finding.follows_only_from(*UNREACHED)
         finding.fail(f"no answer to the preflight: {exchange.message or f'HTTP {exchange.status}'}", "unanswered")
         return
-    finding.follows_only_from("network.cors-config", "network.cors-foreign-origin")
+    if not exchange.ok or not cors_preflight.allow_origin:
+        # Whoever gave this answer need not have been the backend.
+        finding.follows_only_from("network.backend[edge]", "network.backend[direct]", *CONFIGURED)
+    else:
+        finding.follows_only_from(*CONFIGURED)
     if not exchange.ok:
         finding.fail(f"HTTP {exchange.status} for the preflight: browsers want a 2xx", "unanswered")
     elif not cors_preflight.allows_origin:
@@ -271,6 +302,7 @@ def test_nginx_would_load_its_configuration(nginx_configuration: Configuration, 
         finding.fact(file=objection.place.partition(":")[0] or (files[0] if files else "/etc/nginx/nginx.conf"))
         finding.fact(host=objection.host or "backend", role=role or "backend")
         finding.fail(f"nginx -t fails: {objection.text}"[:110], variant=objection.kind)
+        finding.note(objection.text if len(objection.text) > 90 else "")
         finding.note(f"at {objection.place}; it still runs with what it loaded before" if objection.place else "")
     for warning in nginx_configuration.warnings:
         finding.warn(f"nginx -t warns: {warning}"[:110], variant="warnings")
@@ -294,7 +326,13 @@ def test_nginx_runs_with_what_is_on_disk(nginx_workers: Workers, finding: Record
     "network.nginx-upstream",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=["service.running", "service.restart-loop", "service.oom-killed", "network.service-link"],
+    caused_by=[
+        "service.running",
+        "service.restart-loop",
+        "service.oom-killed",
+        "network.service-link",
+        "network.nginx-config",
+    ],
 )
 def test_the_servers_behind_nginx_answer(upstreams: Upstreams, finding: Recorder) -> None:
     """Each server behind nginx resolves and answers at the address that nginx asks."""
@@ -307,7 +345,8 @@ def test_the_servers_behind_nginx_answer(upstreams: Upstreams, finding: Recorder
         if answer.stale:
             asked = f"asks {answer.asked}" if answer.asked else "asks an old address"
             leads = ", ".join(answer.link.addresses)
-            part.fail(f"HTTP {answer.status}: nginx {asked}, the name leads to {leads}", variant="stale")
+            got = f"HTTP {answer.status}" if answer.status else "no answer"
+            part.fail(f"{got}: nginx {asked}, the name leads to {leads}", variant="stale")
         elif answer.answers:
             continue
         elif answer.down:
@@ -320,10 +359,12 @@ def test_the_servers_behind_nginx_answer(upstreams: Upstreams, finding: Recorder
 
 
 def _causes_of_a_lost_upstream(answer: UpstreamAnswer) -> tuple[str, ...]:
+    # A name in the file that leads nowhere is not what runs: nginx could not have loaded it.
+    unknown = ("network.nginx-config",) if answer.link.way is Way.UNRESOLVABLE else ()
     if not answer.role or answer.stale:
-        return ()
+        return unknown
     down = [f"service.{check}[{answer.role}]" for check in ("running", "restart-loop", "oom-killed")]
-    return (*down, f"network.service-link[nginx-to-{answer.role}]")
+    return (*unknown, *down, f"network.service-link[nginx-to-{answer.role}]")
 
 
 @symptom("network.dns", severity=Severity.MAJOR)

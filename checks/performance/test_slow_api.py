@@ -54,8 +54,9 @@ def test_the_api_answers_quickly(response_time: ResponseTime, limits: Limits, fi
 def test_users_are_answered_quickly(access: AccessSummary, limits: Limits, finding: Recorder) -> None:
     """95 % of the users' latest requests were answered in less than two seconds."""
     if access.timed < ENOUGH:
-        lacking = "nginx logs no request times" if access.requests >= ENOUGH else "too little traffic"
-        finding.not_applicable(f"{lacking}: {access.timed} timed of {access.requests} requests in 10 min")
+        few = access.elsewhere or f"too little traffic: {access.requests} requests in 10 min"
+        untimed = access.untimed or f"nginx logs no request times: {access.timed} of {access.requests} are timed"
+        finding.not_applicable(untimed if access.requests >= ENOUGH else few)
     finding.measure("95th percentile", access.p95 or 0.0, unit="s", limit=limits.api.response)
     finding.measure("median", access.p50 or 0.0, unit="s")
     finding.measure("99th percentile", access.p99 or 0.0, unit="s")
@@ -70,6 +71,9 @@ def test_users_are_answered_quickly(access: AccessSummary, limits: Limits, findi
         *BUSY_DATABASE,
         "service.restart-loop[backend]",
         "service.stays-up[backend]",
+        "service.log-errors[backend]",
+        "logs.sql-errors",
+        "deploy.migrations",
         "cache.ping",
         "db.port",
     ],
@@ -77,16 +81,19 @@ def test_users_are_answered_quickly(access: AccessSummary, limits: Limits, findi
 def test_requests_do_not_fail(access: AccessSummary, limits: Limits, finding: Recorder) -> None:
     """Less than one in a hundred requests of the last 5 minutes was answered 5xx."""
     if access.recent_requests < ENOUGH:
-        finding.not_applicable(
-            f"too little traffic: {access.recent_requests} requests in 5 min, {ENOUGH} say something"
-        )
-    finding.measure(
-        "requests in 5 min answered 5xx",
-        access.recent_server_errors,
-        of=access.recent_requests,
-        limit=limits.api.errors,
-    )
+        few = f"too little traffic: {access.recent_requests} requests in 5 min, {ENOUGH} say something"
+        finding.not_applicable(access.elsewhere or few)
+    failed, asked = access.recent_server_errors, access.recent_requests
+    if access.errors_over:
+        finding.measure("requests in 5 min answered 5xx", failed, of=asked)
+        if limits.api.errors.crossed(100.0 * failed / asked, limits.api.errors.warn):
+            finding.warn(f"{failed} of {asked} requests in 5 min were answered 5xx, none any more")
+    else:
+        finding.measure("requests in 5 min answered 5xx", failed, of=asked, limit=limits.api.errors)
     finding.measure("of the newest lines", access.server_errors, of=access.requests)
+    if limits.api.errors.crossed(100.0 * access.limited / asked, limits.api.errors.warn):
+        told = f"{access.limited} of {asked} requests in 5 min were turned away by nginx' own limit"
+        finding.warn(told, variant="limited")
     finding.note(*(f"{route.name}: {route.server_errors} of {route.requests}" for route in access.failing))
 
 

@@ -80,11 +80,12 @@ def test_the_health_check_passes(runtime_health: HealthReport, limits: Limits, f
 def test_the_service_has_its_port(port_use: PortUse, limits: Limits, finding: Recorder) -> None:
     """The published port is held by the service that it leads to."""
     port, intruder = port_use.port, port_use.intruder
+    finding.fact(service=port_use.service)
     finding.note(
         *(f"{one.address}: {one}, {one.who}, run by {one.user or 'nobody known'}" for one in port_use.listeners)
     )
     if intruder is not None:
-        finding.fact(pid=intruder.pid or "PID", service=port_use.service)
+        finding.fact(pid=intruder.pid or "PID")
         finding.fail(f"port {port} of {port_use.service} is held by {intruder}", variant=intruder.holder)
     elif port_use.listeners:
         finding.says(f"held by {port_use.listeners[0].who}")

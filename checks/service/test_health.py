@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from allodoc_health.finding import Recorder, Severity, duration
+from allodoc_health.finding import Recorder, Severity, duration, quantity
 from allodoc_health.limits import Limits
 from allodoc_health.symptom import symptom
 from fixtures.health import Dependency, Health
@@ -29,6 +29,7 @@ BACKEND = (
     "service.port-conflict",
     "service.required-env[backend]",
     "service.oom-killed[backend]",
+    "host.cpu[backend]",
     "host.docker",
 )
 EDGE = (
@@ -77,7 +78,10 @@ def test_the_health_endpoint_says_healthy(health: Health, limits: Limits, findin
             f"HTTP {exchange.status}: {exchange.server or 'the server'} gets no answer from the API", "gateway"
         )
     elif not exchange.ok:
-        finding.fail(f"HTTP {exchange.status}, expected 2xx", variant="not-found")
+        sent_on = f", which sends to {exchange.location[:48]}" if exchange.location else ""
+        finding.fail(f"HTTP {exchange.status}{sent_on}, expected 2xx", variant="not-found")
+    elif exchange.cut:
+        finding.fail(f"more than {quantity(exchange.size, 'B')} came, which is no health answer", variant="not-found")
     else:
         finding.says(f"healthy within {duration(exchange.timings.total)}")
         finding.measure("answer after", exchange.timings.total, unit="s", limit=limits.service.health_response)

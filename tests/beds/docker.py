@@ -7,7 +7,9 @@ On a machine without an engine these tests are skipped and say why; where CI=tru
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -15,10 +17,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from datetime import datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -198,12 +202,14 @@ class ContainerFactory:
         init: bool = True,
         publish: Mapping[int, int] | None = None,
         network: str = "none",
+        volumes: Mapping[str, str] | None = None,
         start: bool = True,
     ) -> Container:
         """A container of the base image (or ``image``), started unless ``start`` is false.
 
         ``memory`` is as Docker writes it (16m), without swap; ``healthcheck`` as the Engine API has it (``test`` and
-        times in nanoseconds); ``publish`` maps ports inside to ports of 127.0.0.1; ``network`` is one that exists.
+        times in nanoseconds); ``publish`` maps ports inside to ports of 127.0.0.1; ``network`` is one that exists;
+        ``volumes`` maps names of volumes to folders inside.
         """
         client = self._engine.client
         name = name or f"bed-{os.getpid()}-{secrets.token_hex(3)}"
@@ -217,6 +223,7 @@ class ContainerFactory:
             user=user or None,
             tty=tty,
             ports=list(publish or {}),
+            volumes=list((volumes or {}).values()),
             host_config=client.create_host_config(
                 mem_limit=memory,
                 memswap_limit=memory,
@@ -225,6 +232,7 @@ class ContainerFactory:
                 read_only=read_only,
                 init=init,
                 network_mode=network,
+                binds=[f"{volume}:{folder}" for volume, folder in (volumes or {}).items()],
                 port_bindings={port: ("127.0.0.1", there) for port, there in (publish or {}).items()},
             ),
         )
@@ -268,6 +276,18 @@ class Stack:
         self.smoke_password = secrets.token_urlsafe(16)
         self._touched = False
         self._changed: set[str] = set()
+        self._known: list[str] = []
+        self._files: dict[tuple[str, str], str] = {}
+
+    @property
+    def target(self) -> str:
+        """The target file for a run of the suite on this stack: it says no more than discovery would find."""
+        return '[runtime]\nkind = "docker"\n'
+
+    @property
+    def smoke_account(self) -> Mapping[str, str]:
+        """The variables that tell the suite which account it may log in with."""
+        return {"ALLODOC_SMOKE_EMAIL": SMOKE_EMAIL, "ALLODOC_SMOKE_PASSWORD": self.smoke_password}
 
     # Ways to break it, and what undoes them. Each returns when the engine has done it.
 
@@ -300,7 +320,7 @@ class Stack:
         self._touched = True
         self.engine.client.remove_container(self.names[role], force=True)
 
-    def recreate(self, role: str, env: Mapping[str, str | None] | None = None, **options: object) -> None:
+    def recreate(self, role: str, env: Mapping[str, str | None] | None = None, **options: Any) -> None:
         """Make a service anew with a changed environment (None: not set) or other options of a compose service.
 
         Does not wait for its health. Undone after the test.
@@ -311,8 +331,95 @@ class Stack:
         if env:
             service["environment"] = dict(env)
         override = self.folder / "override.yml"
-        override.write_text(json.dumps({"services": {role: service}}))  # JSON is YAML.
+        volumes = {str(name).partition(":")[0]: {"external": True} for name in options.get("volumes", ())}
+        override.write_text(json.dumps({"services": {role: service}, "volumes": volumes}))  # JSON is YAML.
         self._compose("up", "-d", "--no-deps", "--force-recreate", role, files=[COMPOSE_FILE, override])
+
+    def correct(self) -> None:
+        """Take back in the project's files what :meth:`recreate` changed; the service stays as it is."""
+        (self.folder / "override.yml").write_text(json.dumps({"services": {role: {} for role in ROLES}}))
+
+    def misbehave(self, script: str, **options: object) -> None:
+        """Make the backend anew with a script that is loaded before its own code, and wait until it is healthy."""
+        encoded = base64.b64encode(script.encode()).decode()
+        self.recreate("backend", {"NODE_OPTIONS": f"--import=data:text/javascript;base64,{encoded}"}, **options)
+        self.wait_healthy(roles=["backend"])
+        self.follow_addresses()
+
+    def run_by_hand(self, role: str, *options: str) -> None:
+        """Put a container of the same image in a service's place, as somebody makes it with docker run."""
+        image = self.client.inspect_container(self.names[role])["Config"]["Image"]
+        self.remove(role)
+        self._changed.add(role)
+        network = f"{PROJECT}_allodoc"
+        command = ["docker", "run", "-d", "--name", self.names[role], "--network", network, *options, image]
+        subprocess.run(command, capture_output=True, check=True)
+        if role != "nginx":
+            self.follow_addresses()
+
+    def allow_cores(self, role: str, cores: float) -> None:
+        """Change how much processor time a running service may use. Undone after the test."""
+        self._update(role, "--cpus", f"{cores:g}")
+
+    def forget_to_restart(self, role: str) -> None:
+        """Take a running service's restart policy away. Undone after the test."""
+        self._update(role, "--restart", "no")
+
+    def redis(self, *command: str) -> str:
+        """Ask Redis something, with its own password."""
+        self._touched = True
+        done = self.exec("redis", "redis-cli", *command)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout.decode()
+
+    def small_volume(self, role: str, folder: str, size: str, make: ContainerFactory) -> Container:
+        """Make a service anew on a small copy of its data: a file system of its own, held by the returned container."""
+        self._touched = True
+        self._changed.add(role)
+        mounts = self.client.inspect_container(self.names[role])["Mounts"]
+        mount = next(one for one in mounts if one["Destination"] == folder)
+        name = f"bed-{os.getpid()}-{secrets.token_hex(3)}"
+        options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={size}"}
+        self.client.create_volume(name, driver="local", driver_opts=options, labels={OWNER: str(os.getpid())})
+        self.stop(role)
+        holder = make(["sleep", "600"], volumes={mount["Name"]: "/from", name: "/to"})
+        holder.runtime.execute("service", ["cp", "-a", "/from/.", "/to/"], 30)
+        self.recreate(role, volumes=[f"{name}:{folder}"])
+        return holder
+
+    def put(self, role: str, path: str, text: str) -> None:
+        """Write a file inside a service, whatever is there already. Undone after the test."""
+        self._touched = True
+        self._changed.add(role)
+        self._files.setdefault((role, path), self.read(role, path))
+        self._write(role, path, text)
+
+    def _write(self, role: str, path: str, text: str) -> None:
+        target = PurePosixPath(path)
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            info = tarfile.TarInfo(target.name)
+            info.size, info.mtime, info.mode = len(text.encode()), int(time.time()), 0o644
+            archive.addfile(info, io.BytesIO(text.encode()))
+        self.client.put_archive(self.names[role], str(target.parent), stream.getvalue())
+
+    def log_at(self, role: str, when: datetime, line: str) -> None:
+        """Add a line to a service's log as if it had been written then."""
+        self._touched = True
+        record = {"log": f"{line}\n", "stream": "stderr", "time": when.isoformat().replace("+00:00", "000Z")}
+        path = Path(self.client.inspect_container(self.names[role])["LogPath"])
+        path.write_text(json.dumps(record) + "\n" + path.read_text("utf-8"), "utf-8")
+
+    def read(self, role: str, path: str) -> str:
+        """A file inside a service."""
+        return self.exec(role, "cat", path).stdout.decode()
+
+    def follow_addresses(self) -> None:
+        """Have nginx look the others' addresses up again, if one has got another since nginx began."""
+        if self._addresses() != self._known:
+            self.client.restart(self.names["nginx"], timeout=1)
+            self.wait_healthy(roles=["nginx"])
+            self._known = self._addresses()
 
     def disconnect(self, role: str) -> None:
         """Take a service off the stack's network. Undone after the test."""
@@ -375,33 +482,63 @@ class Stack:
         self._compose("up", "-d")
         self.wait_healthy(60)
         log.end()
+        self._known = self._addresses()
 
     def restore(self) -> None:
         """Make whole what a test broke, and wait until it is healthy. Costs nothing when nothing was touched."""
         if not self._touched:
             return
-        if self._changed:
-            # Compose sees by itself what differs from its file; what was taken off its network does not differ.
-            for role in self._changed:
-                self.engine.remove(self.names[role])
         for role, state in self.runtime.states(10).items():
             if state.status is Status.PAUSED:
                 self.client.unpause(self.names[role])
-        self._compose("up", "-d")
-        # A backend in a crash loop would wait out its back-off, and nginx may hold an address that is no more.
-        backend = self.states["backend"]
-        if backend.restart_count or not _is_healthy(backend):
-            self.client.restart(self.names["backend"], timeout=2)
-        self.client.restart(self.names["nginx"], timeout=1)
+        # Compose sees by itself what differs from its file; what was taken off its network does not differ.
+        for role in self._changed:
+            self.engine.remove(self.names[role])
+        # Compose gives what it was about to replace another name, and leaves it so when the new one does not start.
+        for found in self.client.containers(all=True, filters={"label": f"com.docker.compose.project={PROJECT}"}):
+            if not {name.lstrip("/") for name in found["Names"]} & set(self.names.values()):
+                self.engine.remove(found["Id"])
+        if self._changed:
+            self._known = []  # nginx may know the address of one that is no more
+        if self._changed or any(not state.running or state.restart_count for state in self.states.values()):
+            self._compose("up", "-d")
+        # What lies in a volume outlives its container.
+        for (role, path), text in self._files.items():
+            self._write(role, path, text)
+        self._files.clear()
+        # What is in a crash loop would wait out its back-off. The backend comes last: it needs the databases.
+        states = self.states
+        for role in ROLES:
+            if states[role].restart_count or (role == "backend" and not _is_healthy(states[role])):
+                self.client.restart(self.names[role], timeout=2)
+        self.wait_healthy(90, [role for role in ROLES if role != "nginx"])
+        self.follow_addresses()
         self.wait_healthy(90)
+        self.forget_logs()
         self._touched = False
         self._changed.clear()
+
+    def forget_logs(self) -> None:
+        """Empty the services' logs, so that the errors of one test are not found by the next."""
+        for name in self.names.values():
+            with contextlib.suppress(OSError):
+                os.truncate(self.client.inspect_container(name)["LogPath"], 0)
+
+    def _addresses(self) -> list[str]:
+        """What nginx may remember: where the others are, and which nginx that is."""
+        nginx = self.client.inspect_container(self.names["nginx"])["State"]["StartedAt"]
+        return [nginx, *(address for role in ("backend", "frontend") for address in self.states[role].addresses)]
 
     def down(self) -> None:
         """Remove the stack with its volumes and its network."""
         if not (self.folder / ".env").exists():
             self._write_environment()
         self._compose("down", "--volumes", "--remove-orphans", "--timeout", "1")
+
+    def _update(self, role: str, *options: str) -> None:
+        self._touched = True
+        self._changed.add(role)
+        subprocess.run(["docker", "update", *options, self.names[role]], capture_output=True, check=True)
 
     def _act(self, action: str, role: str, **options: object) -> None:
         self._touched = True
@@ -508,7 +645,9 @@ def whole_stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def stack(whole_stack: Stack) -> Iterator[Stack]:
-    """The guide's stack to break: it is made whole after the test."""
+def stack(whole_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """The guide's stack to break, with its smoke account in the environment: it is made whole after the test."""
+    for name, value in whole_stack.smoke_account.items():
+        monkeypatch.setenv(name, value)
     yield whole_stack
     whole_stack.restore()

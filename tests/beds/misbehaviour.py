@@ -24,3 +24,8 @@ def misbehave(demo: Demo) -> Misbehave:
         demo.wait_healthy("backend", "nginx")
 
     return start
+
+
+def behave(demo: Demo) -> None:
+    """Take the script's text away: from its next start on, the backend is itself again."""
+    (demo.state / "misbehaviour.js").write_text("", "utf-8")

@@ -14,8 +14,11 @@ Behaviour = Callable[[socket.socket, str], None]
 
 
 @contextmanager
-def serving(behave: Behaviour) -> Iterator[int]:
-    """A TCP server on loopback whose every connection is handled by ``behave``; gives its port."""
+def serving(behave: Behaviour, *, until: bytes = b"\r\n\r\n") -> Iterator[int]:
+    """A TCP server on loopback whose every connection is handled by ``behave``; gives its port.
+
+    First it reads ``until`` these bytes came: the end of a request's head, unless said otherwise; nothing if empty.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     stopped = threading.Event()
 
@@ -23,7 +26,7 @@ def serving(behave: Behaviour) -> Iterator[int]:
         with connection, contextlib.suppress(OSError):
             connection.settimeout(10)
             head = b""
-            while b"\r\n\r\n" not in head and (piece := connection.recv(4096)):
+            while until not in head and (piece := connection.recv(4096)):
                 head += piece
             words = head.decode("latin-1").split(" ", 2)
             behave(connection, words[1] if len(words) > 1 else "")

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from tests.beds.edge import edge as edge
+from tests.beds.release import release as release
 from tests.beds.suite import ROOT
-from tests.faults.judge import Judgement, as_csv, rows, summary
+from tests.faults.judge import Judgement, as_csv, from_json, rows, summary, to_json
 
-JUDGEMENTS = pytest.StashKey[dict[str, Judgement]]()
+JUDGED = pytest.StashKey[dict[str, Judgement]]()
 
 
-@pytest.fixture(scope="session")
-def judgements(request: pytest.FixtureRequest) -> dict[str, Judgement]:
-    """What was judged in this session, by the fault's bed and name."""
-    return request.config.stash.setdefault(JUDGEMENTS, {})
+@pytest.fixture
+def keep(record_property: Callable[[str, object], None]) -> Callable[[Judgement], None]:
+    """Keeps a judgement: it travels with the test's report, also from a worker. The last word on a fault counts."""
+
+    def record(judgement: Judgement) -> None:
+        record_property("judgement", to_json(judgement))
+
+    return record
+
+
+class Collector:
+    """Collects what was judged, wherever it was."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._judged = config.stash.setdefault(JUDGED, {})
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the judgements out of a report."""
+        for name, value in report.user_properties if report.when == "teardown" else ():
+            if name == "judgement":
+                judgement = from_json(str(value))
+                self._judged[f"{judgement.bed}/{judgement.name}"] = judgement
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect from the beginning."""
+    config.pluginmanager.register(Collector(config))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table, and write it as CSV, one file for each bed."""
-    judged = list(config.stash.get(JUDGEMENTS, {}).values())
+    judged = list(config.stash.get(JUDGED, {}).values())
     if not judged:
         return
     terminalreporter.section("faults")
@@ -32,6 +59,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(summary(judged), bold=True)
     folder = ROOT / "reports" / "runs"
     folder.mkdir(parents=True, exist_ok=True)
-    for bed in {one.fault.bed for one in judged}:
-        text = as_csv([one for one in judged if one.fault.bed == bed])
+    for bed in {one.bed for one in judged}:
+        text = as_csv([one for one in judged if one.bed == bed])
         (folder / f"faults-{bed}.csv").write_text(text, "utf-8")

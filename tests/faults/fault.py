@@ -9,6 +9,9 @@ does not undo by itself::
         \"\"\"Redis was stopped, and nobody started it again.\"\"\"
         demo.stop("redis")
         yield
+
+Where a remedy asks for something before its commands, such as the right line in a file, the entry yields a function
+that does it, and it is called before them.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-BEDS = {"demo": "embedded", "stack": "docker"}
-"""The fixture that a fault is made on, and what its bed is called."""
+BEDS = {"embedded": "demo", "docker": "stack"}
+"""The folders of entries, and the fixture of the bed that theirs are made on."""
 
-Injection = Callable[..., Iterator[None]]
+Injection = Callable[..., Iterator[Callable[[], object] | None]]
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ Mend = Steps | Exempt
 class Fault:
     """An entry of the catalogue.
 
-    ``root`` are the names that the verdict has to give as root causes, no more and no fewer. ``follows`` must be red,
-    too, explained by them. ``may`` are patterns (``fnmatch``) of what may fail, or be blocked, as a consequence.
-    ``shows`` are texts that have to stand in the evidence of a root cause, ``looks`` texts that its look commands have
-    to print. ``limits`` is added to the target file. ``missed`` says why the verdict is known to be wrong.
+    ``root`` are the names that the verdict has to give as root causes, no more and no fewer; a pattern where the name
+    holds a port or a host of the bed. ``warns`` must warn: some faults are no more than that, and then there is no root
+    cause. ``follows`` must be red, too, explained by them. ``may`` are patterns (``fnmatch``) of what may fail, or be
+    blocked, as a consequence. ``shows`` are texts that have to stand in the evidence of a root cause or warning,
+    ``looks`` texts that its look commands have to print. ``limits`` is added to the target file. ``missed`` says why
+    the verdict is known to be wrong.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Fault:
     inject: Injection
     fixtures: tuple[str, ...]
     root: tuple[str, ...]
+    warns: tuple[str, ...]
     follows: tuple[str, ...]
     may: tuple[str, ...]
     shows: tuple[str, ...]
@@ -77,7 +83,8 @@ FAULTS: dict[str, Fault] = {}
 
 def fault(
     *,
-    root: Sequence[str],
+    root: Sequence[str] = (),
+    warns: Sequence[str] = (),
     follows: Sequence[str] = (),
     may: Sequence[str] = (),
     shows: Sequence[str] = (),
@@ -89,12 +96,13 @@ def fault(
 ) -> Callable[[Injection], Injection]:
     """Make a generator function an entry of the catalogue; see :class:`Fault`.
 
-    ``mend`` is for the remedy of every root cause, or by root cause. ``discovered``: the suite is given no target file.
+    ``mend`` is for the remedy of every root cause and warning, or by their names. ``discovered``: the suite is given
+    no target file.
     """
 
     def define(function: Injection) -> Injection:
         fixtures = tuple(inspect.signature(function).parameters)
-        bed = next(BEDS[name] for name in fixtures if name in BEDS)
+        bed = function.__module__.split(".")[-2]
         name = function.__name__.replace("_", "-")
         if f"{bed}/{name}" in FAULTS:
             raise ValueError(f"two faults are called {bed}/{name}")
@@ -105,11 +113,12 @@ def fault(
             inject=function,
             fixtures=fixtures,
             root=tuple(root),
+            warns=tuple(warns),
             follows=tuple(follows),
             may=tuple(may),
             shows=tuple(shows),
             looks=tuple(looks),
-            mend=mend if isinstance(mend, Mapping) else dict.fromkeys(root, mend),
+            mend=mend if isinstance(mend, Mapping) else dict.fromkeys((*root, *warns), mend),
             limits=limits,
             discovered=discovered,
             missed=missed,

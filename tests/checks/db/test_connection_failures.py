@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -22,6 +20,7 @@ from allodoc_health.remedy import remedy_for
 from tests.beds.docker import Stack
 from tests.beds.embedded import Demo
 from tests.beds.relay import relaying
+from tests.beds.sessions import connections, data_folder, owned
 from tests.beds.suite import Health, Run
 
 # How busy this machine is tells nothing of what a test breaks.
@@ -69,20 +68,6 @@ def fails_as(run: Run, name: str, variant: str) -> None:
     assert run.finding(name)["remedy"] == remedy.anchor, run.output
 
 
-def refusal(demo: Demo) -> str:
-    """What PostgreSQL says to somebody who wants in; empty when it lets them in."""
-    try:
-        demo.sql("SELECT 1")
-    except psycopg.Error as error:
-        return str(error)
-    return ""
-
-
-def answers(demo: Demo) -> bool:
-    """Whether PostgreSQL lets somebody in."""
-    return not refusal(demo)
-
-
 def placed(demo: Demo, host: str, port: int) -> str:
     """The demo's target file with another address for PostgreSQL."""
     return f'{demo.target}[services.postgres]\nhost = "{host}"\nport = {port}\n'
@@ -96,20 +81,6 @@ def test_healthy(demo: Demo, suite: Health) -> None:
 
 
 # --- port ------------------------------------------------------------------------------------------------------------
-
-
-def test_port_refused(demo: Demo, suite: Health) -> None:
-    """A stopped PostgreSQL is the service's fault; the port's finding follows from it, and its remedy mends it."""
-    demo.stop("postgres")
-    run = suite(*CHAPTERS, target=demo.target)
-    run.blames("service.running[postgres]")
-    fails_as(run, "db.port", "refused")
-    assert run.finding("db.port")["caused_by"] == ["service.running[postgres]"]
-    assert run.finding("db.login")["blocked_by"] == "db.port"
-    ends_in_time(run)
-    run.do("db.port", steps=[0])
-    demo.wait_until(lambda: answers(demo), what="PostgreSQL to answer")
-    assert suite("checks/db", "-k", "port", target=demo.target).outcome("db.port") == "pass"
 
 
 @contextmanager
@@ -146,98 +117,6 @@ def test_port_unresolvable(demo: Demo, suite: Health) -> None:
 
 
 # --- accepts connections ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def data(demo: Demo) -> Iterator[Path]:
-    """PostgreSQL's data folder. Signal files and changed rules are taken away after the test, the server restarted."""
-    folder = demo.folder.service("postgres") / "data"
-    rules = (folder / "pg_hba.conf").read_bytes()
-    yield folder
-    changed = (folder / "pg_hba.conf").read_bytes() != rules
-    (folder / "pg_hba.conf").write_bytes(rules)
-    signals = list(folder.glob("*.signal"))
-    for path in signals:
-        path.unlink()
-    if signals or changed:
-        demo.restart("postgres")
-        demo.wait_healthy("postgres")
-
-
-def owned(path: Path) -> None:
-    """Make an empty file that belongs to whom its folder belongs."""
-    path.touch()
-    os.chown(path, path.parent.stat().st_uid, path.parent.stat().st_gid)
-
-
-def test_starting_up(demo: Demo, suite: Health, data: Path) -> None:
-    """A server that waits for its archive at its start is starting up, and is not to be restarted."""
-    owned(data / "recovery.signal")
-    demo.set_env("postgres", EXTRA_ARGS="-c restore_command='sleep 60; false'")
-    demo.recreate("postgres")
-    demo.wait_until(lambda: "is starting up" in refusal(demo), what="recovery")
-    run = suite("checks/db", target=demo.target)
-    run.blames("db.accepts-connections")
-    fails_as(run, "db.accepts-connections", "starting-up")
-    assert run.outcome("db.port") == "pass"
-    ends_in_time(run)
-
-
-def test_recovering(demo: Demo, suite: Health, data: Path) -> None:
-    """A standby that may not be read is recovering; out of it by its remedy, it is well again."""
-    owned(data / "standby.signal")
-    demo.set_env("postgres", EXTRA_ARGS="-c hot_standby=off")
-    demo.recreate("postgres")
-    demo.wait_until(lambda: "entering standby mode" in demo.log_text("postgres"), what="standby mode")
-    run = suite("checks/db", target=demo.target)
-    run.blames("db.accepts-connections")
-    fails_as(run, "db.accepts-connections", "recovering")
-    ends_in_time(run)
-
-
-def test_shutting_down(demo: Demo, suite: Health) -> None:
-    """A smart shutdown that waits for a pool is named; the remedy's restart ends it."""
-    with demo.connect():
-        os.kill(demo.pid("postgres"), signal.SIGTERM)
-        demo.wait_until(lambda: not answers(demo), what="the shutdown to begin")
-        run = suite("checks/db", target=demo.target)
-        run.blames("db.accepts-connections")
-        fails_as(run, "db.accepts-connections", "shutting-down")
-        assert run.finding("db.accepts-connections")["message"].startswith("the database system is shutting down")
-        run.do("db.accepts-connections")
-    demo.wait_healthy("postgres")
-    leaves_nothing_behind(demo, suite("checks/db", target=demo.target))
-
-
-def test_paused(demo: Demo, suite: Health) -> None:
-    """A paused PostgreSQL is the service's fault; the silent port follows from it. Unpausing mends it."""
-    demo.pause("postgres")
-    run = suite(*CHAPTERS, target=demo.target)
-    run.blames("service.running[postgres]")
-    fails_as(run, "db.accepts-connections", "silent")
-    assert run.finding("db.accepts-connections")["caused_by"] == ["service.running[postgres]"]
-    ends_in_time(run)
-    run.do("db.accepts-connections", steps=[0])
-    demo.wait_healthy()
-    leaves_nothing_behind(demo, suite("checks/db", target=demo.target))
-
-
-def test_frozen(demo: Demo, suite: Health) -> None:
-    """A PostgreSQL whose processes are all stopped, while its runtime believes that it runs, gives no answer in 2 s."""
-    main = psutil.Process(demo.pid("postgres"))
-    processes = [main, *main.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        run = suite("checks/db", target=demo.target)
-    finally:
-        for process in processes:
-            process.resume()
-    run.blames("db.accepts-connections")
-    fails_as(run, "db.accepts-connections", "silent")
-    assert run.finding("db.accepts-connections")["message"].startswith("no answer within 2 s")
-    demo.wait_healthy("postgres")
-    leaves_nothing_behind(demo, run)
 
 
 @contextmanager
@@ -314,25 +193,6 @@ def test_bad_password(api: Demo, suite: Health) -> None:
     assert password not in api.log_text("postgres")
 
 
-def test_expired_password(api: Demo, suite: Health) -> None:
-    """A password that has expired is told apart in the proof: the client itself is only told that it failed."""
-    api.sql(f"ALTER ROLE {API} VALID UNTIL 'yesterday'")
-    run = suite("checks/db", target=api.target)
-    login_fails(run, "bad-password")
-    assert any("expired" in line for line in run.finding("db.login")["details"])
-    run.do("db.login", steps=[0])
-    suite("checks/db", target=api.target).is_calm()
-
-
-def test_role_locked(api: Demo, suite: Health) -> None:
-    """A role that may not log in; the remedy lets it."""
-    api.sql(f"ALTER ROLE {API} NOLOGIN")
-    run = suite("checks/db", target=api.target)
-    login_fails(run, "role-locked")
-    run.do("db.login")
-    suite("checks/db", target=api.target).is_calm()
-
-
 def test_no_role(demo: Demo, suite: Health) -> None:
     """A role that nobody knows: its name in the backend's settings is the cause, and the server's log the proof."""
     demo.set_env("backend", DATABASE_USERNAME="ghost")
@@ -391,24 +251,18 @@ def test_wrong_database_name(demo: Demo, suite: Health) -> None:
     suite("checks/db", target=demo.target).is_calm()
 
 
+@pytest.fixture
+def data(demo: Demo) -> Iterator[Path]:
+    """PostgreSQL's data folder. Changed rules are taken away after the test, the server restarted."""
+    with data_folder(demo) as folder:
+        yield folder
+
+
 def edit_rules(data: Path, change: Callable[[str], str]) -> None:
     """Change the lines of pg_hba.conf that are for TCP."""
     path = data / "pg_hba.conf"
     lines = [change(line) if line.startswith("host") else line for line in path.read_text("utf-8").splitlines()]
     path.write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def test_no_hba_entry(demo: Demo, suite: Health, data: Path) -> None:
-    """No rule for the client; the remedy's rule lets it in."""
-    with demo.connect() as administrator:
-        edit_rules(data, lambda line: f"# {line}")
-        administrator.execute("SELECT pg_reload_conf()")
-        demo.wait_until(lambda: not answers(demo), what="the rules to be read")
-        run = suite("checks/db", target=demo.target)
-        login_fails(run, "no-hba-entry")
-        run.do("db.login")
-        demo.wait_until(lambda: answers(demo), what="the rules to be read")
-        suite("checks/db", target=demo.target).is_calm()
 
 
 def test_tls_required(demo: Demo, suite: Health, data: Path) -> None:
@@ -439,18 +293,6 @@ def test_tls_required(demo: Demo, suite: Health, data: Path) -> None:
         finally:
             administrator.execute("ALTER SYSTEM RESET ssl")
             administrator.execute("SELECT pg_reload_conf()")
-
-
-def test_tls_unsupported(demo: Demo, suite: Health) -> None:
-    """An application that wants TLS from a server that has none; without it, it is let in."""
-    demo.set_env("backend", DATABASE_SSL="true")
-    demo.recreate("backend")
-    run = suite("checks/db", target=demo.target)
-    login_fails(run, "tls-unsupported")
-    demo.set_env("backend", DATABASE_SSL="false")
-    run.do("db.login", steps=[1])
-    demo.wait_healthy("backend")
-    suite("checks/db", target=demo.target).is_calm()
 
 
 # --- query -----------------------------------------------------------------------------------------------------------
@@ -489,20 +331,6 @@ def test_read_only(demo: Demo, suite: Health, place: str) -> None:
             connection.execute("SELECT pg_reload_conf()")
 
 
-def test_in_recovery(demo: Demo, suite: Health, data: Path) -> None:
-    """A standby that can be read takes no writes; promoted as the remedy says, it does."""
-    owned(data / "standby.signal")
-    demo.restart("postgres")
-    demo.wait_until(lambda: answers(demo), what="the standby to answer")
-    run = suite("checks/db", "-k", "db.query or db.login", target=demo.target)
-    run.blames("db.query")
-    fails_as(run, "db.query", "in-recovery")
-    ends_in_time(run)
-    run.do("db.query")
-    demo.wait_until(lambda: demo.sql("SELECT pg_is_in_recovery()") == [(False,)], what="the promotion")
-    assert suite("checks/db", "-k", "db.query", target=demo.target).outcome("db.query") == "pass"
-
-
 def test_slow_round_trip(demo: Demo, suite: Health) -> None:
     """A way to the server that takes 0.12 s warns; nothing fails."""
 
@@ -514,29 +342,6 @@ def test_slow_round_trip(demo: Demo, suite: Health) -> None:
 # --- the backend's way -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "way"),
-    [
-        pytest.param("DATABASE_HOST", "postgres.invalid", "unresolvable", id="host"),
-        pytest.param("DATABASE_PORT", "1", "refused", id="port"),
-    ],
-)
-def test_wrong_address(demo: Demo, suite: Health, variable: str, value: str, way: str) -> None:
-    """A wrong address in the backend's settings is the cause, that it can't be reached the consequence."""
-    right = demo.environment("backend")[variable]
-    demo.set_env("backend", **{variable: value})
-    demo.recreate("backend")
-    run = suite("checks/db", target=demo.target)
-    run.blames("db.parameters-match")
-    assert run.finding("db.parameters-match")["message"].startswith(f"{variable} is {value}, expected ")
-    fails_as(run, "db.reachable-from-backend", way)
-    assert run.outcome("db.login") == "pass"
-    demo.set_env("backend", **{variable: right})
-    run.do("db.parameters-match")
-    demo.wait_healthy("backend")
-    suite("checks/db", target=demo.target).is_calm()
-
-
 def test_another_name_than_set_up(demo: Demo, suite: Health) -> None:
     """A database of another name than the service was set up with may be meant so: it warns."""
     demo.set_env("backend", DATABASE_NAME="postgres")
@@ -546,28 +351,6 @@ def test_another_name_than_set_up(demo: Demo, suite: Health) -> None:
 
 
 # --- connections -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def connections(demo: Demo, count: int, user: str, password: str) -> Iterator[list[psycopg.Connection[Any]]]:
-    """Connections of a role, opened until there are ``count`` or the server refuses."""
-    with ExitStack() as held:
-        opened = []
-        for _ in range(count):
-            try:
-                connection = psycopg.connect(
-                    host="127.0.0.1",
-                    port=demo.port("postgres"),
-                    user=user,
-                    password=password,
-                    dbname="allodoc_prod",
-                    application_name="leaky",
-                    autocommit=True,
-                )
-            except psycopg.OperationalError:
-                break
-            opened.append(held.enter_context(connection))
-        yield opened
 
 
 @pytest.fixture
@@ -609,26 +392,6 @@ def test_idle_holders_are_ended(demo: Demo, suite: Health, clerk: str) -> None:
             lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'leaky'"), what="their end"
         )
         suite("checks/db", "-k", "headroom", target=demo.target).is_calm()
-
-
-def test_no_slot(demo: Demo, suite: Health) -> None:
-    """With the reserved slots taken as well the suite can't get in, and says precisely that."""
-    given = demo.environment("postgres")
-    with connections(demo, 60, given["POSTGRES_USER"], given["POSTGRES_PASSWORD"]) as held:
-        run = suite("checks/db", target=demo.target)
-        run.blames("db.connection-headroom")
-        finding = run.finding("db.connection-headroom")
-        assert finding["message"] == "no connection slot left for role allodoc_prod"
-        fails_as(run, "db.connection-headroom", "no-slot")
-        assert run.finding("db.login")["blocked_by"] == "db.connection-headroom"
-        ends_in_time(run)
-        held[0].close()
-        demo.wait_until(lambda: answers(demo), what="a slot to be free")
-        run.do("db.connection-headroom", steps=[0])
-        demo.wait_until(
-            lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'leaky'"), what="their end"
-        )
-    suite("checks/db", "-k", "headroom", target=demo.target).is_calm()
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,6 +16,7 @@ from checks.db.test_performance import test_statements_answer_quickly as stateme
 from fixtures.postgres_statements import Statement, StatementStatistics
 from tests.beds.embedded import Demo
 from tests.beds.recorded import finding_on
+from tests.beds.sessions import table
 from tests.beds.suite import Health
 
 # The machine that tests run on may be busy; it is no part of the bed.
@@ -28,19 +27,6 @@ PERFORMANCE = "checks/db/test_performance.py"
 def limits(**changed: str) -> str:
     """Lines for a target file that lower limits of the database chapter."""
     return "\n[limits.db]\n" + "".join(f"{name} = {{{value}}}\n" for name, value in changed.items())
-
-
-@contextmanager
-def table(demo: Demo, definition: str, *statements: str, name: str = "visits") -> Iterator[None]:
-    """A table of a test's own, filled by statements, and dropped in the end."""
-    demo.sql(f"DROP TABLE IF EXISTS {name} CASCADE")
-    try:
-        demo.sql(f"CREATE TABLE {name} {definition}")
-        for statement in statements:
-            demo.sql(statement)
-        yield
-    finally:
-        demo.sql(f"DROP TABLE IF EXISTS {name} CASCADE")
 
 
 @contextmanager
@@ -245,16 +231,6 @@ def test_the_counters_can_not_be_read(demo: Demo, suite: Health) -> None:
 # --- the log of slow statements --------------------------------------------------------------------------------------
 
 
-def test_slow_statements_are_not_logged(demo: Demo, suite: Health) -> None:
-    """With logging off it warns, and the remedy's two settings make it pass."""
-    with setting(demo, "log_parameter_max_length", "-1"), setting(demo, "log_min_duration_statement", "-1"):
-        run = suite(*CHAPTERS, target=demo.target)
-        run.warns("db.slow-query-log")
-        run.do("db.slow-query-log", "look")
-        run.do("db.slow-query-log")
-        assert suite(PERFORMANCE, target=demo.target).outcome("db.slow-query-log") == "pass"
-
-
 @pytest.mark.usefixtures("fresh_counters")
 def test_many_slow_statements_in_the_log(demo: Demo, suite: Health) -> None:
     """Ten of them in ten minutes warn, with their number; the statements themselves stay in the log."""
@@ -268,30 +244,6 @@ def test_many_slow_statements_in_the_log(demo: Demo, suite: Health) -> None:
 
 
 # --- processor time --------------------------------------------------------------------------------------------------
-
-
-def test_a_busy_query_uses_up_the_processor(demo: Demo, suite: Health) -> None:
-    """A query that never ends is named with its pid; cancelled by the remedy, there is time left again."""
-    target = demo.target + limits(cpu_used="warn = 15, fail = 20")
-    with in_background(demo, "SELECT count(*) FROM generate_series(1, 1e12) AS i WHERE i::text = 'Erika'") as busy:
-        ((pid,),) = demo.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'background'")
-        # On a machine that is busy with other things, too, it still is to get its core, as far as we may say so.
-        with suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, pid, -15)
-        with suppress(OSError):
-            Path(f"/proc/{pid}/autogroup").write_text("-15", encoding="ascii")
-        run = suite(*CHAPTERS, target=target)
-        run.blames("db.cpu")
-        told = run.finding("db.cpu")
-        assert any("background" in line for line in told["details"]), told
-        assert "Erika" not in run.output
-        run.do("db.cpu", "look")
-        run.do("db.cpu")
-        busy.join(5)
-        assert not busy.is_alive()
-        with suppress(OSError):
-            Path(f"/proc/{demo.pid('postgres')}/autogroup").write_text("0", encoding="ascii")
-        assert suite(PERFORMANCE, target=target).outcome("db.cpu") == "pass"
 
 
 # --- indexes ---------------------------------------------------------------------------------------------------------
@@ -310,22 +262,6 @@ def scan(demo: Demo, times: int, statement: str = "SELECT count(*) FROM visits")
     with demo.connect() as session:
         for _ in range(times):
             session.execute(statement.encode())
-
-
-def test_a_table_that_lost_its_index_is_scanned(demo: Demo, suite: Health) -> None:
-    """A dropped index makes the table's scans the root cause; created again by the remedy, it passes."""
-    target = demo.target + "\n[limits.db]\n" + BIG
-    index = 'CREATE INDEX visits_patient ON visits ("patientId")'
-    with table(demo, VISITS, FILL, index, "ANALYZE visits", "DROP INDEX visits_patient"):
-        scan(demo, 60, 'SELECT count(*) FROM visits WHERE "patientId" = (SELECT id FROM patients LIMIT 1)')
-        run = suite(*CHAPTERS, target=target)
-        run.blames("db.missing-index[visits]")
-        told = run.finding("db.missing-index[visits]")
-        assert any("visits_patientId_fkey" in line for line in told["details"]), told
-        run.do("db.missing-index[visits]", "look")
-        run.do("db.missing-index[visits]")
-        mended = suite(PERFORMANCE, target=target)
-        assert mended.outcome("db.missing-index") == "pass", mended.output
 
 
 def test_a_foreign_key_without_an_index_warns(demo: Demo, suite: Health) -> None:
@@ -362,19 +298,6 @@ def test_scans_that_every_table_had_are_no_missing_index(demo: Demo, suite: Heal
         assert run.outcome("db.missing-index") == "pass", run.output
 
 
-def test_a_unique_index_that_failed_to_build_is_invalid(demo: Demo, suite: Health) -> None:
-    """Duplicates leave an invalid index behind, which warns; the remedy drops it."""
-    with table(demo, "AS SELECT i % 10 AS id FROM generate_series(1, 100) AS i"):
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            demo.sql('CREATE UNIQUE INDEX CONCURRENTLY "visits Unique" ON visits (id)')
-        run = suite(*CHAPTERS, target=demo.target)
-        run.warns("db.invalid-index")
-        assert "visits Unique of visits is invalid" in run.finding("db.invalid-index")["message"]
-        run.do("db.invalid-index", "look")
-        run.do("db.invalid-index")
-        assert suite(PERFORMANCE, target=demo.target).outcome("db.invalid-index") == "pass"
-
-
 def test_an_index_that_is_being_built_is_not_invalid(demo: Demo, suite: Health) -> None:
     """While a build waits for an open transaction its index is invalid in the catalogue, and that is fine."""
     with table(demo, "AS SELECT generate_series(1, 100) AS id"), demo.connect(autocommit=False) as writer:
@@ -395,18 +318,3 @@ def test_indexes_that_are_there_twice_are_told(demo: Demo, suite: Health) -> Non
         run = suite(PERFORMANCE, target=demo.target)
         assert run.outcome("db.invalid-index") == "pass"
         assert "same as visits_a visits_a_again of visits, 8 KiB" in run.finding("db.invalid-index")["details"]
-
-
-def test_a_cache_that_is_too_small_is_told(demo: Demo, suite: Health) -> None:
-    """A table bigger than the cache that is read again and again makes the hit rate fall; counted anew, it is fine."""
-    target = demo.target + limits(cache_traffic="warn = 5000")
-    fill = "INSERT INTO visits SELECT i, repeat('x', 900) FROM generate_series(1, 50000) AS i"
-    with table(demo, "(id int, note text)", fill, "ANALYZE visits"):
-        demo.sql("SELECT pg_stat_reset()")
-        scan(demo, 3)
-        demo.sql("ANALYZE")
-        run = suite(*CHAPTERS, target=target)
-        run.blames("db.cache-hit")
-        run.do("db.cache-hit", "look")
-    run.do("db.cache-hit", steps=[1])
-    assert suite(PERFORMANCE, target=target).outcome("db.cache-hit") in ("pass", "not-applicable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -12,13 +12,11 @@ import pytest
 
 from fixtures.postgres_deadlocks import WINDOW, Deadlocks
 from tests.beds.embedded import Demo
+from tests.beds.sessions import statement, waiting
 from tests.beds.suite import Health, Run
 
 CHAPTERS = ("checks/service", "checks/db", "-k", "not test_host")
 IMPATIENT = "[limits.db]\nidle_in_transaction = {warn = 0.1, fail = 0.3}\nblocked = {warn = 0.1, fail = 0.3}\n"
-
-# Statements that waited or slept on a test's behalf would be slow ones for the tests that follow.
-FORGET = "SELECT pg_stat_statements_reset()"
 
 
 @pytest.fixture
@@ -34,58 +32,12 @@ def queue(demo: Demo) -> Iterator[str]:
     demo.sql("DROP TABLE bed_queue")
 
 
-@contextmanager
-def waiting(demo: Demo, *statements: str) -> Iterator[None]:
-    """Sessions that run these statements and have to wait for a lock; ended at the latest when this ends."""
-    threads: list[threading.Thread] = []
-    with ExitStack() as held:
-        pids = []
-        for statement in statements:
-            connection = held.enter_context(demo.connect(application_name="waiter"))
-            pids.append(connection.info.backend_pid)
-
-            def run(connection: psycopg.Connection[object] = connection, statement: str = statement) -> None:
-                try:
-                    connection.execute(statement.encode())
-                except psycopg.Error:
-                    return
-
-            threads.append(threading.Thread(target=run, daemon=True))
-            threads[-1].start()
-        count = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s) AND wait_event_type = 'Lock'"
-        demo.wait_until(lambda: demo.sql(count, pids) == [(len(pids),)], what="the sessions to wait")
-        try:
-            yield
-        finally:
-            demo.sql("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", pids)
-            for thread in threads:
-                thread.join(5)
-            demo.sql(FORGET)
-
-
 def details(run: Run, name: str) -> str:
     """The lines of proof of a finding."""
     return "\n".join(run.finding(name)["details"])
 
 
 # --- idle ------------------------------------------------------------------------------------------------------------
-
-
-def test_idle_connections(demo: Demo, suite: Health) -> None:
-    """Many connections that have been idle for long warn; the remedy ends them and no others."""
-    with ExitStack() as held:
-        for _ in range(14):
-            held.enter_context(demo.connect(application_name="forgotten"))
-        limits = "[limits.db]\nidle_age = {warn = 0.2}\n"
-        run = suite("checks/db", "-k", "test_sessions or headroom", target=demo.target + limits)
-        run.warns("db.idle-connections")
-        assert "forgotten" in details(run, "db.idle-connections")
-        assert suite("checks/db", "-k", "idle-connections", target=demo.target).outcome("db.idle-connections") == "pass"
-        run.do("db.idle-connections", steps=[0])
-        demo.wait_until(
-            lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'forgotten'"),
-            what="their end",
-        )
 
 
 def test_idle_in_transaction_warns(demo: Demo, suite: Health) -> None:
@@ -101,44 +53,7 @@ def test_idle_in_transaction_warns(demo: Demo, suite: Health) -> None:
         assert "Erika" not in run.output
 
 
-def test_idle_in_transaction_fails(demo: Demo, suite: Health) -> None:
-    """One that idles for too long fails; the remedy ends it."""
-    with demo.connect(autocommit=False, application_name="holder") as holder:
-        holder.execute("SELECT 1")
-        run = suite("checks/db", target=demo.target + IMPATIENT)
-        run.blames("db.idle-in-transaction")
-        run.do("db.idle-in-transaction", "look")
-        run.do("db.idle-in-transaction", steps=[0])
-        demo.wait_until(
-            lambda: not demo.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = 'holder'"), what="its end"
-        )
-        suite("checks/db", "-k", "test_sessions", target=demo.target + IMPATIENT).is_calm()
-        holder.close()
-
-
 # --- blocked ---------------------------------------------------------------------------------------------------------
-
-
-def test_pile_up_behind_an_idle_transaction(demo: Demo, suite: Health, queue: str) -> None:
-    """A queue for locks whose root idles in a transaction has one root cause: that transaction. Ended, all is well."""
-    with demo.connect(autocommit=False, application_name="holder") as holder:
-        holder.execute(f"UPDATE {queue} SET note = 'x' WHERE id = 1".encode())
-        behind = [f"UPDATE {queue} SET note = 'y' WHERE id = 1"] * 3
-        with waiting(demo, f"ALTER TABLE {queue} ADD COLUMN more int", *behind):
-            run = suite(*CHAPTERS, target=demo.target + IMPATIENT)
-            run.blames("db.idle-in-transaction")
-            assert run.finding("db.blocked-sessions")["caused_by"] == ["db.idle-in-transaction"]
-            assert "4 sessions" in details(run, "db.blocked-sessions")
-            assert "idled in its transaction" in details(run, "db.blocked-sessions")
-            told = run.finding("db.idle-in-transaction")["message"] + details(run, "db.idle-in-transaction")
-            assert f"pid {holder.info.backend_pid} idles in a transaction that blocks 4 sessions" in told
-            run.do("db.blocked-sessions", "look")
-            run.do("db.idle-in-transaction", steps=[0])
-            demo.wait_until(
-                lambda: not demo.sql("SELECT 1 FROM pg_locks WHERE NOT granted"), what="the queue to dissolve"
-            )
-            suite("checks/db", "-k", "test_sessions", target=demo.target + IMPATIENT).is_calm()
-        holder.close()
 
 
 def test_idle_blocker_with_default_limits(demo: Demo, suite: Health, queue: str) -> None:
@@ -154,38 +69,6 @@ def test_idle_blocker_with_default_limits(demo: Demo, suite: Health, queue: str)
             assert message == f"pid {holder.info.backend_pid} idles in a transaction that blocks 1 session"
             assert run.outcome("db.blocked-sessions") in ("pass", "warn")
         holder.rollback()
-
-
-def test_pile_up_behind_a_long_statement(demo: Demo, suite: Health, queue: str) -> None:
-    """A queue for locks whose root runs a statement is that statement's fault; cancelled, all is well."""
-
-    def work(holder: psycopg.Connection[object]) -> None:
-        try:
-            holder.execute(f"UPDATE {queue} SET note = pg_sleep(30)::text WHERE id = 3".encode())
-        except psycopg.errors.QueryCanceled:
-            return
-
-    with demo.connect(application_name="holder") as holder:
-        thread = threading.Thread(target=work, args=(holder,), daemon=True)
-        thread.start()
-        # It takes its row only after its sleep: a lock on the table is what the others wait for.
-        running = (
-            f"SELECT 1 FROM pg_locks WHERE relation = '{queue}'::regclass AND mode = 'RowExclusiveLock' AND granted"
-        )
-        demo.wait_until(lambda: demo.sql(running), what="the statement to run")
-        with waiting(demo, f"ALTER TABLE {queue} ADD COLUMN more int", f"SELECT * FROM {queue}"):
-            run = suite("checks/db", target=demo.target + IMPATIENT)
-            run.blames("db.long-running")
-            assert run.finding("db.blocked-sessions")["caused_by"] == ["db.long-running"]
-            assert "blocks 2 sessions" in run.finding("db.long-running")["message"]
-            assert "Lock" not in run.finding("db.long-running")["message"]
-            run.do("db.long-running", "look")
-            run.do("db.long-running", steps=[0])
-            thread.join(5)
-            demo.wait_until(
-                lambda: not demo.sql("SELECT 1 FROM pg_locks WHERE NOT granted"), what="the queue to dissolve"
-            )
-        suite("checks/db", "-k", "test_sessions", target=demo.target + IMPATIENT).is_calm()
 
 
 def test_short_waits_warn(demo: Demo, suite: Health, queue: str) -> None:
@@ -229,19 +112,6 @@ def test_advisory_locks_warn(demo: Demo, suite: Health) -> None:
             run.do("db.blocked-sessions", "look")
             run.do("db.blocked-sessions")
             holder.close()
-
-
-def test_crowd_behind_an_idle_transaction(demo: Demo, suite: Health, queue: str) -> None:
-    """Connections that are used up because all wait for one idle transaction are that transaction's fault."""
-    limits = IMPATIENT + "connections_used = {warn = 10, fail = 20}\n"
-    with demo.connect(autocommit=False, application_name="holder") as holder:
-        holder.execute(f"DELETE FROM {queue} WHERE id = 6".encode())
-        with waiting(demo, *[f"DELETE FROM {queue} WHERE id = 6"] * 12):
-            run = suite("checks/db", target=demo.target + limits)
-            run.blames("db.idle-in-transaction")
-            assert run.outcome("db.connection-headroom") == "fail"
-            assert "db.idle-in-transaction" in run.finding("db.connection-headroom")["caused_by"]
-        holder.rollback()
 
 
 # --- deadlocks -------------------------------------------------------------------------------------------------------
@@ -303,45 +173,6 @@ def test_deadlock_rate(logged: tuple[datetime, ...] | None, counted_since: datet
 
 
 # --- long statements -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def statement(demo: Demo, sql: str, application: str) -> Iterator[int]:
-    """A session that runs a statement; its pid."""
-    with demo.connect(application_name=application) as connection:
-
-        def run() -> None:
-            try:
-                connection.execute(sql.encode())
-            except psycopg.Error:
-                return
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        pid = connection.info.backend_pid
-        active = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
-        demo.wait_until(lambda: demo.sql(active, pid), what="the statement to run")
-        try:
-            yield pid
-        finally:
-            demo.sql("SELECT pg_terminate_backend(%s)", pid)
-            thread.join(5)
-            demo.sql(FORGET)
-
-
-def test_long_running(demo: Demo, suite: Health) -> None:
-    """A statement that runs for long fails, without what it is about; the remedy cancels it."""
-    limits = "[limits.db]\nlong_running = {warn = 0.1, fail = 0.2}\n"
-    with statement(demo, "SELECT pg_sleep(30), 'Erika Mustermann'", "report") as pid:
-        run = suite("checks/db", target=demo.target + limits)
-        run.blames("db.long-running")
-        assert f'pid {pid} (application "report", role allodoc_prod' in details(run, "db.long-running")
-        assert "SELECT pg_sleep(?), ?" in details(run, "db.long-running")
-        assert "Erika" not in run.output
-        run.do("db.long-running", steps=[0])
-        gone = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
-        demo.wait_until(lambda: not demo.sql(gone, pid), what="the statement to end")
-        suite("checks/db", "-k", "test_sessions", target=demo.target).is_calm()
 
 
 def test_backups_may_take_their_time(demo: Demo, suite: Health) -> None:

@@ -7,7 +7,6 @@ import requests
 from tests.beds.docker import Container, ContainerFactory
 from tests.beds.embedded import Demo
 from tests.beds.suite import Health
-from tests.checks.deployment.conftest import Release, look
 
 ZERO = "checks/deployment/test_zero_downtime.py"
 HANDLER = "  process.on('SIGTERM', () => stop('SIGTERM'));\n"
@@ -19,59 +18,6 @@ def ask(demo: Demo, times: int) -> list[int]:
     with requests.Session() as session:
         session.headers["User-Agent"] = "curl/8"
         return [session.get(url, timeout=5, verify=str(demo.ca_file)).status_code for _ in range(times)]
-
-
-def test_a_backend_without_a_handler(release: Release, suite: Health) -> None:
-    """A backend that does not handle SIGTERM warns; with its handler back and made anew it passes."""
-    demo = release.demo
-    name = "deploy.graceful-shutdown[backend]"
-    release.edit("backend/src/main.js", HANDLER, "")
-    demo.recreate("backend")
-    demo.wait_healthy("backend")
-    run = suite(ZERO, target=demo.target)
-    run.warns(name)
-    assert "no handler for SIGTERM" in run.finding(name)["message"]
-    assert "SigCgt" in look(run, name)
-    release.git("checkout", "--quiet", "--", ".")
-    run.do(name, steps=[0])
-    demo.wait_healthy("backend")
-    assert suite(ZERO, target=demo.target).outcome(name) == "pass"
-
-
-def test_a_backend_that_ignores_its_signal(release: Release, suite: Health) -> None:
-    """A backend that takes no notice of SIGTERM is killed at its stop; that fails until it was made anew."""
-    demo = release.demo
-    name = "deploy.graceful-shutdown[backend]"
-    release.edit("backend/src/main.js", HANDLER, "  process.on('SIGTERM', () => undefined);\n")
-    demo.recreate("backend")
-    demo.wait_healthy("backend")
-    demo.restart("backend")
-    demo.wait_healthy("backend")
-    run = suite(ZERO, target=demo.target)
-    run.blames(name)
-    assert "killed at its last stop" in run.finding(name)["message"]
-    release.git("checkout", "--quiet", "--", ".")
-    demo.recreate("backend")
-    demo.wait_healthy("backend")
-    assert suite(ZERO, target=demo.target).outcome(name) == "pass"
-
-
-def test_requests_without_a_backend(demo: Demo, suite: Health) -> None:
-    """With the backend down, 502 follow from that; when it answers again, what was is only warned of."""
-    demo.stop("backend")
-    assert set(ask(demo, 12)) == {502}
-    run = suite("checks/deployment", "checks/service", target=demo.target)
-    run.blames("service.running[backend]")
-    finding = run.finding("deploy.upstream-errors")
-    assert finding["outcome"] == "fail"
-    assert "service.running[backend]" in finding["caused_by"]
-    assert "connect() failed" in " ".join(finding["details"]) + look(run, "deploy.upstream-errors")
-    run.do("deploy.upstream-errors", steps=[0])
-    demo.wait_healthy("backend")
-    assert set(ask(demo, 11)) == {200}
-    run = suite("checks/deployment", target=demo.target)
-    run.warns("deploy.upstream-errors")
-    assert "over by now" in run.finding("deploy.upstream-errors")["message"]
 
 
 def test_a_few_errors_are_no_outage(demo: Demo, suite: Health) -> None:

@@ -26,6 +26,7 @@ from checks.performance.test_cache import test_memory_is_saved as memory_is_save
 from fixtures.redis_server import COMMANDS, Persistence, RedisMemory, SavePoint
 from tests.beds.docker import Stack
 from tests.beds.embedded import Demo
+from tests.beds.keys import admitted, crowd, fill, hold_up, overflow, room
 from tests.beds.recorded import finding_on
 from tests.beds.relay import relaying
 from tests.beds.suite import Health, Run
@@ -199,36 +200,6 @@ def test_on_the_guides_stack_only_the_policy_warns(stack: Stack, suite: Health) 
 # --- ping: the way there ----------------------------------------------------------------------------------------------
 
 
-def test_stopped(whole: Bench) -> None:
-    """A stopped Redis is the service's fault; the finding on its port follows, and its remedy mends it."""
-    whole.demo.stop("redis")
-    run = whole.run()
-    run.blames("service.running[redis]")
-    fails_as(run, "cache.ping", "refused")
-    assert run.finding("cache.ping")["caused_by"] == ["service.running[redis]"]
-    assert run.finding("cache.memory")["blocked_by"] == "cache.ping"
-    assert run.seconds < BUDGET_AND_TWO
-    run.do("cache.ping")
-    whole.demo.wait_healthy("redis", "backend")
-    whole.demo.forget_logs()
-    assert whole.cache().outcome("cache.ping") == "pass"
-
-
-def test_paused(whole: Bench) -> None:
-    """A frozen service is told within the budget, as the cause of Redis' silence."""
-    whole.demo.pause("redis")
-    run = whole.run()
-    run.blames("service.running[redis]")
-    fails_as(run, "cache.ping", "silent")
-    assert run.finding("cache.ping")["message"] == "no answer within 2 s"
-    assert any("paused" in line for line in run.finding("cache.ping")["details"])
-    assert run.seconds < BUDGET_AND_TWO
-    run.do("cache.ping", steps=[0])
-    whole.demo.wait_healthy()
-    whole.demo.forget_logs()
-    whole.cache().is_calm()
-
-
 def test_frozen_behind_the_runtimes_back(whole: Bench) -> None:
     """A Redis that was sent SIGSTOP still counts as running: its silence is then the root cause itself."""
     pid = whole.demo.pid("redis")
@@ -322,23 +293,6 @@ def test_unresolvable(whole: Bench) -> None:
 # --- ping: the way in -------------------------------------------------------------------------------------------------
 
 
-def test_the_backend_sends_no_password(whole: Bench) -> None:
-    """A backend without REDIS_PASSWORD is turned away, and so is the suite, which uses what the backend has."""
-    password = whole.demo.environment("backend")["REDIS_PASSWORD"]
-    whole.demo.unset_env("backend", "REDIS_PASSWORD")
-    whole.demo.recreate("backend")
-    run = whole.run()
-    run.blames("cache.ping")
-    fails_as(run, "cache.ping", "no-password")
-    assert run.outcome("service.health-endpoint[direct]") == "fail"
-    run.do("cache.ping", "look", steps=[0])
-    whole.demo.set_env("backend", REDIS_PASSWORD=password)
-    run.do("cache.ping")
-    whole.demo.wait_healthy()
-    whole.demo.forget_logs()
-    whole.run().is_calm()
-
-
 def test_the_backend_sends_a_wrong_password(whole: Bench) -> None:
     """A password that the backend alone has wrong is the root cause of what users see, and is not shown."""
     password = whole.demo.environment("backend")["REDIS_PASSWORD"]
@@ -416,23 +370,6 @@ def test_an_unknown_user(bench: Bench) -> None:
     assert run.finding("cache.ping")["message"] == "Redis refuses the application's user doctor or its password"
 
 
-def test_redis_lets_everybody_in(whole: Bench) -> None:
-    """A Redis without a password works for the application, and warns; its remedy closes it again."""
-    password = whole.demo.environment("redis")["REDIS_PASSWORD"]
-    whole.demo.set_env("redis", REDIS_PASSWORD="")
-    whole.demo.recreate("redis")
-    whole.demo.wait_healthy()
-    whole.demo.forget_logs()
-    run = whole.cache()
-    run.warns("cache.ping")
-    assert run.finding("cache.ping")["remedy"] == "guide/performance.md#redis-lets-everybody-in"
-    run.do("cache.ping", "look")
-    whole.demo.set_env("redis", REDIS_PASSWORD=password)
-    run.do("cache.ping")
-    whole.demo.wait_healthy()
-    assert whole.cache().outcome("cache.ping") == "pass"
-
-
 def test_protected_mode(whole: Bench) -> None:
     """A Redis without a password that is asked from another address says that it is protected."""
     here = [
@@ -459,28 +396,6 @@ def test_protected_mode(whole: Bench) -> None:
 
 
 # --- ping: not as the application needs it ----------------------------------------------------------------------------
-
-
-def test_loading(whole: Bench) -> None:
-    """While Redis reads its dump it answers nobody; the finding says how far it is."""
-    whole.redis.config_set("rdbcompression", "no")
-    for number in range(200):
-        whole.redis.set(f"filler:{number}", "x" * 4096, ex=600)
-    whole.redis.save()
-    extra = "--key-load-delay 100000 --loading-process-events-interval-bytes 1024"
-    whole.demo.set_env("redis", EXTRA_ARGS=extra)
-    whole.demo.recreate("redis")
-    run = whole.run()
-    run.blames("cache.ping")
-    fails_as(run, "cache.ping", "loading")
-    assert re.fullmatch(r"\d+ % is loaded, about .* to go", run.finding("cache.ping")["details"][0]), run.output
-    run.do("cache.ping", "look", steps=[0])
-    whole.demo.unset_env("redis", "EXTRA_ARGS")
-    whole.demo.kill("redis")
-    whole.demo.start("redis")
-    run.do("cache.ping")
-    whole.demo.wait_healthy("redis", "backend")
-    assert whole.cache().outcome("cache.ping") == "pass"
 
 
 def test_busy_with_a_script(bench: Bench) -> None:
@@ -669,26 +584,10 @@ def test_recorded_a_save_overdue() -> None:
 # --- memory, policy, evictions ----------------------------------------------------------------------------------------
 
 
-def fill(bench: Bench, share: float, name: str, *, ex: int | None = 600) -> None:
-    """Store keys until so much of maxmemory is used."""
-    number = 0
-    while int(str(bench.info("used_memory"))) < share * int(str(bench.info("maxmemory"))):
-        pipeline = bench.redis.pipeline(transaction=False)
-        for _ in range(20):
-            pipeline.set(f"{name}:{number}", os.urandom(512), ex=ex)
-            number += 1
-        pipeline.execute()
-
-
-def room(bench: Bench, megabytes: int = 2) -> int:
-    """A maxmemory that leaves so much room above what is used now."""
-    return int(str(bench.info("used_memory"))) + megabytes * 2**20
-
-
 def test_full_without_eviction(bench: Bench) -> None:
     """A Redis that may not evict and is nearly full fails; the remedy gives it room."""
-    with bench.config(maxmemory_policy="noeviction", maxmemory=room(bench)):
-        fill(bench, 0.96, "cache")
+    with bench.config(maxmemory_policy="noeviction", maxmemory=room(bench.redis)):
+        fill(bench.redis, 0.96, "cache")
         run = bench.run()
         run.blames("cache.memory")
         fails_as(run, "cache.memory")
@@ -699,27 +598,16 @@ def test_full_without_eviction(bench: Bench) -> None:
         bench.redis.flushall()
 
 
-def test_writes_refused_for_want_of_memory(whole: Bench) -> None:
-    """A full Redis is the root cause of the application's unhealthy state."""
-    with whole.config(maxmemory_policy="noeviction", maxmemory=room(whole)):
-        with suppress(redis.OutOfMemoryError):
-            fill(whole, 1.1, "cache")
-        run = whole.run()
-        run.blames("cache.memory")
-        assert run.outcome("service.health-endpoint[direct]") == "fail"
-        whole.redis.flushall()
-
-
 def test_full_with_nothing_to_evict(bench: Bench) -> None:
     """A volatile policy does not help where no key has a time to live: full fails; where they have, it warns."""
-    with bench.config(maxmemory_policy="volatile-lru", maxmemory=room(bench)):
+    with bench.config(maxmemory_policy="volatile-lru", maxmemory=room(bench.redis)):
         bench.redis.flushall()
-        fill(bench, 0.96, "cache", ex=None)
+        fill(bench.redis, 0.96, "cache", ex=None)
         run = bench.cache()
         run.blames("cache.memory")
         fails_as(run, "cache.memory")
         bench.redis.flushall()
-        fill(bench, 0.9, "cache")
+        fill(bench.redis, 0.9, "cache")
         run = bench.cache()
         run.warns("cache.memory")
         bench.redis.flushall()
@@ -775,20 +663,10 @@ def test_a_policy_that_evicts_anything_warns(bench: Bench) -> None:
         assert bench.cache().outcome("cache.policy") == "pass"
 
 
-def overflow(bench: Bench, name: str) -> None:
-    """Fill the memory, and go on until Redis has thrown keys away."""
-    fill(bench, 0.9, name)
-    number = 0
-    while not bench.info("evicted_keys"):
-        for _ in range(50):
-            bench.redis.set(f"{name}:more:{number}", os.urandom(2048), ex=600)
-            number += 1
-
-
 def test_evicted_sessions(bench: Bench) -> None:
     """A Redis that throws sessions away is the root cause; with room again, what was is told and no fault."""
-    with bench.config(maxmemory=room(bench), maxmemory_samples=10):
-        overflow(bench, "session")
+    with bench.config(maxmemory=room(bench.redis), maxmemory_samples=10):
+        overflow(bench.redis, "session")
         run = bench.run()
         run.blames("cache.evictions")
         fails_as(run, "cache.evictions")
@@ -804,8 +682,8 @@ def test_evicted_sessions(bench: Bench) -> None:
 
 def test_evicted_caches_warn(bench: Bench) -> None:
     """Where nothing that is left is called as a session is, evictions only warn."""
-    with bench.config(maxmemory=room(bench), maxmemory_samples=10):
-        overflow(bench, "cache:list")
+    with bench.config(maxmemory=room(bench.redis), maxmemory_samples=10):
+        overflow(bench.redis, "cache:list")
         run = bench.cache()
         run.warns("cache.evictions")
         assert "no session is among" in run.finding("cache.evictions")["message"]
@@ -831,28 +709,10 @@ def test_lookups_that_find_nothing_warn(bench: Bench) -> None:
 # --- clients ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def crowd(bench: Bench, count: int) -> Iterator[list[Any]]:
-    """So many open connections; those that are turned away are left out."""
-    template = bench.redis.connection_pool.connection_kwargs
-    given = {name: template[name] for name in ("host", "port", "password", "socket_timeout")}
-    members: list[Any] = []
-    try:
-        for _ in range(count):
-            member: Any = redis.Connection(**given)  # type: ignore[no-untyped-call]
-            with suppress(redis.RedisError):
-                member.connect()
-                members.append(member)
-        yield members
-    finally:
-        for member in members:
-            member.disconnect()
-
-
 def test_connections_run_out(bench: Bench) -> None:
     """Nearly all connections taken warns; all of them taken is named as such, not as a fault of the credentials."""
     with bench.config(maxclients=40):
-        with crowd(bench, 32):
+        with crowd(bench.redis, 32):
             run = bench.cache()
             run.warns("cache.clients")
             assert re.search(r"3\d of 40 client connections in use", run.finding("cache.clients")["message"])
@@ -861,7 +721,7 @@ def test_connections_run_out(bench: Bench) -> None:
             assert bench.redis.config_get("maxclients")["maxclients"] == "80"
             assert bench.cache().outcome("cache.clients") == "pass"
             bench.redis.config_set("maxclients", 40)
-        with crowd(bench, 60) as members:
+        with crowd(bench.redis, 60) as members:
             run = bench.run()
             run.blames("cache.clients")
             fails_as(run, "cache.clients", "max-clients")
@@ -869,11 +729,11 @@ def test_connections_run_out(bench: Bench) -> None:
             run.do("cache.clients", "look", steps=[0])
             for member in members[-4:]:
                 member.disconnect()
-            bench.demo.wait_until(lambda: admitted(bench), what="a place to be free")
+            bench.demo.wait_until(lambda: admitted(bench.demo), what="a place to be free")
             run = bench.cache()
             run.blames("cache.clients")
             fails_as(run, "cache.clients")
-        bench.demo.wait_until(lambda: admitted(bench), what="a place to be free")
+        bench.demo.wait_until(lambda: admitted(bench.demo), what="a place to be free")
         run = bench.cache()
         run.warns("cache.clients")
         assert "turned away" in run.finding("cache.clients")["message"]
@@ -881,34 +741,13 @@ def test_connections_run_out(bench: Bench) -> None:
         assert bench.cache().outcome("cache.clients") == "pass"
 
 
-def admitted(bench: Bench) -> bool:
-    """Whether Redis lets a new client in."""
-    try:
-        with bench.demo.redis() as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
-
-
 # --- slow commands ----------------------------------------------------------------------------------------------------
-
-
-def hold_up(bench: Bench, seconds: float, *keys: str) -> None:
-    """Keep Redis busy with one script for at least so long: what the slow log then holds is that script's one call."""
-    turns = 200_000
-    took = 0.0
-    while took < seconds:
-        bench.redis.slowlog_reset()
-        bench.redis.eval(f"local x = 0 for i = 1, {turns} do x = x + i end return x", len(keys), *keys)
-        entries = bench.redis.slowlog_get(1)
-        took = entries[0]["duration"] / 1e6 if entries else 0.0
-        turns *= 2
 
 
 def test_a_slow_command(bench: Bench) -> None:
     """A script of 150 ms is the root cause, by its name alone; its remedy empties the log."""
     with bench.config(latency_monitor_threshold=100):
-        hold_up(bench, 0.15, "session:canary-in-a-key")
+        hold_up(bench.redis, 0.15, "session:canary-in-a-key")
         run = bench.run()
         run.blames("cache.slow-commands")
         fails_as(run, "cache.slow-commands")
@@ -925,7 +764,7 @@ def test_a_somewhat_slow_command_warns(bench: Bench) -> None:
     """A command of some ten milliseconds warns; KEYS is noted; our own commands are none of either."""
     with bench.config(slowlog_log_slower_than=0):
         bench.cache().is_calm()
-    hold_up(bench, 0.02)
+    hold_up(bench.redis, 0.02)
     bench.redis.keys("nothing*")
     run = bench.cache(bench.limits(slow_command="warn = 0.01, fail = 5"))
     run.warns("cache.slow-commands")

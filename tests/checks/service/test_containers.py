@@ -23,11 +23,11 @@ from checks.service.test_service_starts_but_crashes import (
 )
 from checks.service.test_service_starts_but_crashes import test_the_service_stays_up as the_service_stays_up
 from fixtures.containers import HealthReport, life_of
-from tests.beds.docker import ContainerFactory, Stack
+from tests.beds.docker import ContainerFactory
 from tests.beds.embedded import Demo
 from tests.beds.recorded import finding_on
 from tests.beds.suite import Health as Suite
-from tests.checks.service.targets import CHAPTERS, CONTAINERS, DISCOVERED, demo_target, redis_in, shell
+from tests.checks.service.targets import CHAPTERS, CONTAINERS, demo_target, redis_in, shell
 
 SECOND = 1_000_000_000
 
@@ -49,23 +49,6 @@ class TestRunning:
         run.blames(f"service.running[{role}]")
         run.do(f"service.running[{role}]", steps=[0])
         demo.wait_healthy(timeout=40)
-        suite(*CHAPTERS, target=demo_target(demo.state)).is_calm()
-
-    def test_killed(self, demo: Demo, suite: Suite) -> None:
-        """A killed service is down with 137, which follows from its not running, not the other way round."""
-        demo.kill("nginx")
-        run = suite(*CHAPTERS, target=demo_target(demo.state))
-        run.blames("service.running[nginx]")
-        assert "137" in run.finding("service.running[nginx]")["message"]
-        assert run.finding("service.exit-code[nginx]")["caused_by"] == ["service.running[nginx]"]
-
-    def test_paused(self, demo: Demo, suite: Suite) -> None:
-        """A paused service has a remedy of its own, which lets it go on."""
-        demo.pause("redis")
-        run = suite(*CHAPTERS, target=demo_target(demo.state))
-        run.blames("service.running[redis]")
-        assert run.finding("service.running[redis]")["remedy"].endswith("#a-service-is-paused")
-        run.do("service.running[redis]")
         suite(*CHAPTERS, target=demo_target(demo.state)).is_calm()
 
     def test_paused_container(self, container: ContainerFactory, suite: Suite) -> None:
@@ -95,26 +78,6 @@ class TestRunning:
         run.blames("service.exit-code[redis]")
         assert run.finding("service.exit-code[redis]")["message"].startswith("exit code 127")
         assert any("no-such-program" in line for line in run.finding("service.running[redis]")["details"])
-
-    def test_removed(self, stack: Stack, suite: Suite) -> None:
-        """A container that is gone is missed, not forgotten; compose makes it anew from the remedy's own command."""
-        stack.remove("redis")
-        run = suite(*CHAPTERS, target=DISCOVERED)
-        run.blames("service.running[redis]")
-        assert run.finding("service.running[redis]")["message"].endswith("does not exist")
-        run.do("service.running[redis]")
-        stack.wait_healthy(60)
-        # nginx keeps the addresses that it found at its start; the backend may have come back with another one.
-        stack.restart("nginx")
-        stack.wait_healthy(60)
-        suite(*CHAPTERS, target=DISCOVERED).is_calm()
-
-    def test_healthy_stack_is_calm(self, stack: Stack, suite: Suite) -> None:
-        """Nothing is red on a Docker stack that is well, found without a target file."""
-        run = suite(*CHAPTERS, target=DISCOVERED)
-        run.is_calm()
-        assert run.outcome("service.resource-limits[backend]") == "pass"
-        assert run.outcome(f"service.port-conflict[{stack.ports['backend']}]") == "pass"
 
 
 class TestExitCode:
@@ -183,23 +146,6 @@ class TestRestartLoop:
         made = container(shell("exit 0"), restart="always")
         wait(lambda: made.state.restart_count >= 3)
         suite(*CONTAINERS, target=redis_in(made.name)).blames("service.restart-loop[redis]")
-
-    def test_dependency_is_to_blame(self, demo: Demo, suite: Suite) -> None:
-        """A backend in a crash loop for want of Redis is a consequence, however it shows."""
-        demo.stop("redis")
-        demo.wait_until(lambda: demo.service("backend")["restart_count"] >= 2, what="the backend to loop")
-        run = suite(*CHAPTERS, target=demo_target(demo.state))
-        run.blames("service.running[redis]")
-        assert run.outcome("service.restart-loop[backend]") == "fail"
-
-    def test_recent_restart_warns(self, demo: Demo, suite: Suite) -> None:
-        """One restart just now is a warning in both, and no more."""
-        demo.crash("nginx")
-        demo.wait_until(lambda: demo.service("nginx")["restart_count"] >= 1, what="nginx to be started again")
-        demo.wait_healthy()
-        run = suite(*CHAPTERS, target=demo_target(demo.state))
-        run.warns("service.restart-loop[nginx]")
-        run.warns("service.stays-up[nginx]")
 
     def test_old_restarts_are_harmless(self) -> None:
         """Recorded: three restarts last week, up ever since."""
@@ -284,12 +230,6 @@ class TestHealthCheck:
         """A container without a health check: the question does not arise."""
         run = suite(*CONTAINERS, target=redis_in(container().name))
         assert run.outcome("service.healthcheck[redis]") == "not-applicable"
-
-    def test_broken_command_on_the_stack(self, stack: Stack, suite: Suite) -> None:
-        """On the whole stack a broken health command makes its own check red and no other; recreating mends."""
-        stack.recreate("frontend", healthcheck={"test": ["CMD", "false"], "interval": "0.2s", "retries": 1})
-        stack.wait_until(lambda: is_unhealthy(stack.states["frontend"]), 20, "the frontend to be unhealthy")
-        suite(*CHAPTERS, target=DISCOVERED).blames("service.healthcheck[frontend]")
 
     @pytest.mark.parametrize(("seconds", "outcome"), [(20, Outcome.PASS), (200, Outcome.WARN)])
     def test_starting(self, seconds: int, outcome: Outcome) -> None:

@@ -16,20 +16,6 @@ PLACEHOLDER = "your-super-secret-jwt-key-change-in-production"
 class TestRequiredEnvironment:
     """service.required-env"""
 
-    def test_missing(self, demo: Demo, suite: Suite) -> None:
-        """A crash loop for want of a variable names that variable alone; putting it back and recreating mends."""
-        secret = demo.environment("backend")["JWT_ACCESS_SECRET"]
-        demo.unset_env("backend", "JWT_ACCESS_SECRET")
-        demo.recreate("backend")
-        demo.wait_until(lambda: demo.service("backend")["restart_count"] >= 2, what="the backend to loop")
-        run = suite(*CHAPTERS, target=demo_target(demo.state))
-        run.blames("service.required-env[backend]")
-        assert run.finding("service.required-env[backend]")["message"] == "not set in backend: JWT_ACCESS_SECRET"
-        demo.set_env("backend", JWT_ACCESS_SECRET=secret)
-        run.do("service.required-env[backend]", steps=[1])
-        demo.wait_healthy()
-        suite(*CHAPTERS, target=demo_target(demo.state)).is_calm()
-
     def test_empty(self, demo: Demo, suite: Suite) -> None:
         """A variable that is set to nothing is missing, even where the service still runs."""
         demo.set_env("backend", DATABASE_NAME="")
@@ -69,17 +55,6 @@ class TestRequiredEnvironment:
 class TestEnvironmentFile:
     """service.env-file"""
 
-    def test_missing(self, demo: Demo, suite: Suite) -> None:
-        """A file that is gone fails, though the service still runs with what it was given."""
-        file = demo.folder.env_file("backend")
-        kept = file.rename(file.with_name("env.aside"))
-        try:
-            run = suite(*CHAPTERS, target=demo_target(demo.state))
-        finally:
-            kept.rename(file)
-        run.blames("service.env-file[backend]")
-        assert run.finding("service.env-file[backend]")["message"] == "backend/env is missing"
-
     def test_syntax(self, demo: Demo, suite: Suite) -> None:
         """A line that is no setting fails with its number, and its text is not shown."""
         file = demo.folder.env_file("backend")
@@ -95,16 +70,6 @@ class TestEnvironmentFile:
         assert f"line {number} is no setting" in run.finding("service.env-file[backend]")["message"]
         assert printed == [f"{number}\n"]
         assert "canary-4711" not in run.output + str(run.snapshot)
-
-    def test_open_to_everybody(self, demo: Demo, suite: Suite) -> None:
-        """A file that everybody may read warns; the remedy's command closes it."""
-        file = demo.folder.env_file("backend")
-        file.chmod(0o644)
-        run = suite(*CONTAINERS, target=demo_target(demo.state))
-        run.warns("service.env-file[backend]")
-        run.do("service.env-file[backend]")
-        assert file.stat().st_mode & 0o777 == 0o600
-        assert suite(*CONTAINERS, target=demo_target(demo.state)).outcome("service.env-file[backend]") == "pass"
 
     def test_named_in_the_target_file(self, demo: Demo, suite: Suite, tmp_path: Path) -> None:
         """A target file may say where it is; a variable that is set twice warns."""

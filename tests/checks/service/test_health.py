@@ -54,16 +54,6 @@ class TestDemo:
         assert (run.outcome(DIRECT), run.outcome(EDGE)) == ("pass", "pass")
         assert any("certificate is not trusted" in line for line in run.finding(EDGE)["details"])
 
-    def test_redis_is_gone(self, demo: Demo, suite: Suite) -> None:
-        """The API ends without Redis, again and again: Redis is the one root cause, on both ways."""
-        demo.stop("redis")
-        demo.wait_until(lambda: demo.service("backend")["restart_count"] > 0, what="the backend to end")
-        run = suite(*CHAPTERS, target=demo.target)
-        run.blames("service.running[redis]")
-        run.do("service.running[redis]", steps=[0])
-        demo.wait_healthy(timeout=40)
-        suite(HEALTH, target=demo.target).is_calm()
-
     def test_unhealthy_with_http_200(self, demo: Demo, suite: Suite) -> None:
         """A body that names Redis as down is a failure of its own when Redis itself is well."""
         password = demo.environment("backend")["REDIS_PASSWORD"]
@@ -82,14 +72,6 @@ class TestDemo:
         run.do(DIRECT)
         demo.wait_healthy("backend")
         suite(*CHAPTERS, target=demo.target).is_calm()
-
-    def test_postgres_is_gone(self, demo: Demo, suite: Suite) -> None:
-        """A body that names the database follows from the database."""
-        demo.stop("postgres")
-        run = suite(*CHAPTERS, target=demo.target)
-        run.blames("service.running[postgres]")
-        assert "database" in run.finding(DIRECT)["message"]
-        assert "service.running[postgres]" in run.finding(DIRECT)["caused_by"]
 
     def test_frozen(self, demo: Demo, suite: Suite) -> None:
         """An API that takes the connection and says nothing fails in time, on both ways."""

@@ -146,7 +146,7 @@ class TestDemo:
         )
         run = suite(LOGS, target=demo.target)
         run.warns(POSTGRES)
-        assert run.finding(POSTGRES)["measurements"][0]["value"] == pytest.approx(0.4)
+        assert run.finding(POSTGRES)["measurements"][0]["value"] == pytest.approx(0.3)
         assert not {"erika", "mustermann"} & set(json.dumps(run.snapshot).lower().split())
 
     @pytest.mark.parametrize(

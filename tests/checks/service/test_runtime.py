@@ -19,10 +19,9 @@ from allodoc_health.runtimes.interface import RuntimeInfo
 from checks.service.test_application_does_not_start import test_the_runtime_answers as the_runtime_answers
 from fixtures.containers import RuntimeReport
 from tests.beds.docker import Engine
-from tests.beds.embedded import Demo
 from tests.beds.recorded import finding_on
 from tests.beds.suite import Health as Suite
-from tests.checks.service.targets import CONTAINERS, HOST, demo_target
+from tests.checks.service.targets import CONTAINERS, HOST
 
 IN_TIME = 12.0
 """Seconds: the budget of a run and two for the rest."""
@@ -83,17 +82,6 @@ class TestDockerDaemon:
         run = suite(*CONTAINERS, target=HOST, environment={"DOCKER_HOST": f"unix://{tmp_path}/docker.sock"})
         run.blames("host.docker")
         assert run.finding("host.docker")["message"].startswith("no Docker daemon: there is no socket")
-
-    def test_supervisor_frozen(self, demo: Demo, suite: Suite) -> None:
-        """The demo's supervisor is asked likewise."""
-        pid = demo.document()["supervisor"]["pid"]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            run = suite("checks/service", target=demo_target(demo.state))
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        run.blames("host.docker")
-        suite(*CONTAINERS, target=demo_target(demo.state)).is_calm()
 
     @pytest.mark.parametrize(("seconds", "outcome"), [(0.02, Outcome.PASS), (0.8, Outcome.WARN), (2.5, Outcome.FAIL)])
     def test_slow(self, seconds: float, outcome: Outcome) -> None:
