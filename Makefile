@@ -34,7 +34,7 @@ types: $(STAMP)
 
 # What needs no running system: the engine, parsers, reports.
 unit: $(STAMP)
-	$(PYTEST) tests/allodoc_health tests/fixtures tests/reports
+	$(PYTEST) tests/allodoc_health tests/fixtures tests/reports --numprocesses=2
 
 # What breaks real ones: the embedded demo (one for each worker), and Docker containers where an Engine answers. The beds
 # share nothing. At last: is there a command in the guide that nobody has run?

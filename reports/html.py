@@ -34,7 +34,7 @@ from pytest_html.selfcontained_report import SelfContainedReport
 from allodoc_health.finding import Escalation, Finding, Measurement, Outcome, duration, quantity
 from allodoc_health.plugin import wants_checks
 from allodoc_health.run import TargetReport
-from reports.snapshot import report_path, write_beside_latest, write_whole
+from reports.snapshot import report_path, write_report, write_whole
 from reports.terminal import LETTERS, because
 
 PAGE = Path(__file__).parent / "page"
@@ -227,6 +227,7 @@ class HealthReport(SelfContainedReport):  # type: ignore[misc]  # pytest-html pu
         """Write the file whole or not at all. If it can't be written, that is said, and changes nothing else."""
         if self._wanted is not None:
             path = self._config.invocation_params.dir / self._wanted.expanduser()
+            names = ""
         else:
             names = "-".join(report.target.name for report in self.reports)
             path = report_path(self._config, self.reports[0], ".html", names)
@@ -234,7 +235,7 @@ class HealthReport(SelfContainedReport):  # type: ignore[misc]  # pytest-html pu
             if self._wanted is not None:
                 write_whole(path, rendered_report)
             else:
-                write_beside_latest(path, rendered_report)
+                path = write_report(self._config, self.reports[0], ".html", rendered_report, names)
         except OSError as error:
             self.trouble = f"no HTML report: {path}: {error.strerror or error}"
         else:

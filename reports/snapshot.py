@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
+from collections.abc import Iterator
 from datetime import UTC
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from allodoc_health.finding import Finding
 from allodoc_health.run import SCHEMA, TargetReport, dumps
 
 FOLDER = "reports/runs"
+
+ABANDONED = 3600.0
+"""Seconds after which nobody is still writing a report."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,34 +41,81 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(SnapshotWriter(config), "health-snapshot")
 
 
-def report_path(config: pytest.Config, report: TargetReport, suffix: str, name: str = "") -> Path:
-    """Where a run's file goes: by time and target (or another ``name``), so that they sort."""
+def report_path(config: pytest.Config, report: TargetReport, suffix: str, name: str = "", number: int = 1) -> Path:
+    """Where a run's file goes: by time and target (or another ``name``), so that they sort.
+
+    ``number`` tells apart the runs of one target that began in the same second.
+    """
     moment = report.started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name or report.target.name)
     folder: str = config.getoption("reports")
-    return config.rootpath / folder / f"{moment}-{safe}{suffix}"
+    return config.rootpath / folder / f"{moment}-{safe}{f'-{number}' if number > 1 else ''}{suffix}"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a report file whole or not at all. Raises OSError."""
+@contextlib.contextmanager
+def _written(path: Path, text: str) -> Iterator[Path]:
+    """A hidden file beside a path, with the text in it; it is gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.write_text(text, "utf-8")
-        unfinished.replace(path)
+        yield unfinished
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
 
 
-def write_beside_latest(path: Path, text: str) -> None:
-    """Write a report file whole or not at all, and let ``latest`` lead to it. Raises OSError."""
-    write_whole(path, text)
-    latest = path.with_name(f"latest{path.suffix}")
+def write_whole(path: Path, text: str) -> None:
+    """Write a report file whole or not at all, in place of what was there. Raises OSError."""
+    with _written(path, text) as unfinished:
+        unfinished.replace(path)
+
+
+_NUMBER = pytest.StashKey[int]()
+
+
+def write_report(config: pytest.Config, report: TargetReport, suffix: str, text: str, name: str = "") -> Path:
+    """Write a run's file whole or not at all, never over another run's, and let ``latest`` lead to it. Raises OSError.
+
+    All files of a run get the same number, if they need one.
+    """
+    path = report_path(config, report, suffix, name)
+    with _written(path, text) as unfinished:
+        for number in count(config.stash.get(_NUMBER, 1)):
+            path = report_path(config, report, suffix, name, number)
+            try:
+                _take(unfinished, path)
+            except FileExistsError:
+                continue
+            config.stash[_NUMBER] = number
+            break
+    latest = path.with_name(f"latest{suffix}")
     link = path.with_name(f".{latest.name}.{os.getpid()}.link")
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
     link.replace(latest)
+    _clear(path.parent)
+    return path
+
+
+def _take(unfinished: Path, path: Path) -> None:
+    """Give a file its name. Raises FileExistsError if another has it."""
+    try:
+        path.hardlink_to(unfinished)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(path) from None
+        unfinished.replace(path)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what runs that were killed long ago left unfinished."""
+    with contextlib.suppress(OSError):
+        for path in (*folder.glob(".*.unfinished"), *folder.glob(".latest.*.link")):
+            if path.lstat().st_mtime < time.time() - ABANDONED:
+                path.unlink()
 
 
 class SnapshotWriter:
@@ -75,10 +128,10 @@ class SnapshotWriter:
         """Write one target's snapshot; a folder that can't be written is said, and changes nothing else."""
         if self.config.getoption("no_reports"):
             return
-        path = report_path(self.config, report, ".json")
         try:
-            write_beside_latest(path, dumps(snapshot(report)) + "\n")
+            write_report(self.config, report, ".json", dumps(snapshot(report)) + "\n")
         except (OSError, TypeError, ValueError) as error:
+            path = report_path(self.config, report, ".json")
             terminal = self.config.pluginmanager.getplugin("terminalreporter")
             terminal.write_line(f"no snapshot: {path}: {getattr(error, 'strerror', None) or error}", red=True)
 

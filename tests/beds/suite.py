@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,15 +124,20 @@ Health = Callable[..., Run]
 
 
 def run_suite(
-    folder: Path, *arguments: str, target: str = "", environment: Mapping[str, str] | None = None, timeout: float = 60
+    folder: Path,
+    *arguments: str,
+    target: str = "",
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    within: Sequence[str] = (),
 ) -> Run:
     """Run ``pytest`` with these arguments on a target whose file has the text ``target`` (or by discovery if empty).
 
-    The run has a folder of its own for target file and reports.
+    The run has a folder of its own for target file and reports. ``within`` is a command that runs another one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Hypothesis' plugin imports all of Hypothesis at the end of a run that has no use for it.
-    command = [sys.executable, "-m", "pytest", "-p", "no:hypothesispytest"]
+    command = [*within, sys.executable, "-m", "pytest", "-p", "no:hypothesispytest"]
     command += ["-p", "no:cacheprovider", "--reports", str(folder / "reports"), *arguments]
     if target:
         targets = folder / "targets"

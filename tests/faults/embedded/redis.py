@@ -169,7 +169,7 @@ def connections_to_redis_run_out(demo: Demo) -> Iterator[Hand]:
     with configured(demo, maxclients=40) as client, crowd(client, 60) as members:
 
         def stop_some() -> None:
-            for member in members[-4:]:
+            for member in members[-20:]:
                 member.disconnect()
             demo.wait_until(lambda: admitted(demo), what="a place to be free")
 
