@@ -52,7 +52,7 @@ def test_access_tokens_live_shorter_than_refresh_tokens(token_settings: TokenSet
         finding.warn(f"access tokens live only {duration(access)}: is a unit missing?", variant="short")
 
 
-@symptom("auth.token-store", severity=Severity.MAJOR, caused_by=["cache.evictions", "cache.memory", "cache.ping"])
+@symptom("auth.token-store", severity=Severity.MAJOR, caused_by=["cache.evictions", "cache.ping"])
 def test_stored_tokens_expire(token_store: TokenStore, finding: Recorder) -> None:
     """The tokens and sessions in Redis expire."""
     if not token_store.tokens:

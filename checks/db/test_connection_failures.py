@@ -14,7 +14,15 @@ from fixtures.postgres_sessions import Sessions
 
 
 @symptom(
-    "db.port", severity=Severity.CRITICAL, smoke=True, caused_by=["service.running[postgres]", "service.port-conflict"]
+    "db.port",
+    severity=Severity.CRITICAL,
+    smoke=True,
+    caused_by=[
+        "service.running[postgres]",
+        "service.restart-loop[postgres]",
+        "service.oom-killed[postgres]",
+        "service.port-conflict",
+    ],
 )
 def test_the_port_is_open(database_port: Handshake, finding: Recorder) -> None:
     """PostgreSQL's port opens."""
@@ -25,7 +33,13 @@ def test_the_port_is_open(database_port: Handshake, finding: Recorder) -> None:
     "db.accepts-connections",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=["service.running[postgres]", "service.oom-killed[postgres]", "host.disk", "host.memory"],
+    caused_by=[
+        "service.running[postgres]",
+        "service.restart-loop[postgres]",
+        "service.oom-killed[postgres]",
+        "host.disk",
+        "host.memory",
+    ],
 )
 def test_the_server_accepts_connections(database_readiness: Handshake, finding: Recorder) -> None:
     """PostgreSQL accepts connections."""

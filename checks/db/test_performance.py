@@ -115,7 +115,7 @@ def test_no_index_is_invalid(indexes: Indexes, finding: Recorder) -> None:
     finding.note(*(f"never read {index.line}" for index in indexes.unused))
 
 
-@symptom("db.cache-hit", severity=Severity.MINOR, caused_by=["db.missing-index", "host.memory"])
+@symptom("db.cache-hit", severity=Severity.MINOR, caused_by=["db.missing-index"])
 def test_most_blocks_are_found_in_the_cache(cache_use: CacheUse, limits: Limits, finding: Recorder) -> None:
     """Nearly all blocks that are needed lie in PostgreSQL's buffer cache."""
     least = limits.db.cache_traffic.warn or 0

@@ -56,7 +56,18 @@ def test_the_log_holds_no_secret(leaks: Leaks, finding: Recorder) -> None:
 @symptom(
     "logs.sql-errors",
     severity=Severity.MAJOR,
-    caused_by=["deploy.migrations", "db.blocked-sessions", "db.deadlocks", "db.login", "db.log-errors"],
+    caused_by=[
+        "deploy.migrations",
+        "db.port",
+        "db.accepts-connections",
+        "db.connection-headroom",
+        "db.login",
+        "db.query",
+        "db.blocked-sessions",
+        "db.long-running",
+        "db.deadlocks",
+        "db.log-errors",
+    ],
 )
 def test_queries_of_the_application_succeed(sql_errors: SqlErrors, limits: Limits, finding: Recorder) -> None:
     """The backend logged no query error in the last 10 minutes."""

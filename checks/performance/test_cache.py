@@ -14,7 +14,13 @@ from fixtures.redis_server import KeyTurnover, Persistence, RedisAnswer, RedisCl
     "cache.ping",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=["service.running[redis]", "service.restart-loop[redis]", "cache.persistence"],
+    caused_by=[
+        "service.running[redis]",
+        "service.restart-loop[redis]",
+        "service.oom-killed[redis]",
+        "service.port-conflict",
+        "cache.persistence",
+    ],
 )
 def test_redis_answers(redis_answer: RedisAnswer, limits: Limits, finding: Recorder) -> None:
     """Redis lets the application in, answers at once, and takes writes."""

@@ -75,7 +75,13 @@ def test_users_are_answered_quickly(access: AccessSummary, limits: Limits, findi
         "logs.sql-errors",
         "deploy.migrations",
         "cache.ping",
+        "cache.clients",
+        "cache.memory",
         "db.port",
+        "db.accepts-connections",
+        "db.login",
+        "db.reachable-from-backend",
+        "network.nginx-upstream",
     ],
 )
 def test_requests_do_not_fail(access: AccessSummary, limits: Limits, finding: Recorder) -> None:

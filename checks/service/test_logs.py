@@ -19,9 +19,8 @@ OWN = (
     "service.required-env[{service}]",
 )
 MACHINE = ("host.disk", "host.memory", "host.docker")
+POSTGRES = ("service.running[postgres]", "service.oom-killed[postgres]", "service.log-errors[postgres]")
 DATABASE = (
-    "service.running[postgres]",
-    "service.oom-killed[postgres]",
     "db.port",
     "db.accepts-connections",
     "db.login",
@@ -35,23 +34,16 @@ DATABASE = (
     "db.log-errors",
     "deploy.migrations",
     "logs.sql-errors",
-    "service.log-errors[postgres]",
 )
-CACHE = (
-    "service.running[redis]",
-    "service.oom-killed[redis]",
-    "cache.ping",
-    "cache.clients",
-    "cache.memory",
-    "cache.persistence",
-)
-BACKEND = ("service.running[backend]", "service.health-endpoint[direct]", "service.running[frontend]")
+REDIS = ("service.running[redis]", "service.oom-killed[redis]")
+CACHE = ("cache.ping", "cache.clients", "cache.memory", "cache.persistence")
+STORES = (*POSTGRES, *DATABASE, "db.reachable-from-backend", *REDIS, *CACHE)
 MAY_FOLLOW_FROM = {
     "postgres": DATABASE,
     "redis": CACHE,
-    "backend": (*DATABASE, "db.reachable-from-backend", *CACHE, *BACKEND),
+    "backend": (*STORES, "service.health-endpoint[direct]"),
     "frontend": (),
-    "nginx": (*BACKEND, *DATABASE, "db.reachable-from-backend", *CACHE),
+    "nginx": ("service.running[backend]", "service.running[frontend]", "service.health-endpoint[direct]", *STORES),
 }
 """Whose faults show up in whose log, besides its own and the machine's."""
 

@@ -13,7 +13,6 @@ from fixtures.page import Page
     smoke=True,
     caused_by=[
         "service.app-loads[frontend]",
-        "service.running[{page}]",
         "service.running[nginx]",
         "service.running[frontend]",
         "service.stays-up[nginx]",
@@ -23,6 +22,9 @@ from fixtures.page import Page
         "service.exit-code[nginx]",
         "service.exit-code[frontend]",
         "service.port-conflict",
+        "service.oom-killed[nginx]",
+        "service.oom-killed[frontend]",
+        "network.nginx-config",
         "network.nginx-upstream",
         "network.service-link[nginx-to-frontend]",
         "tls.handshake",
