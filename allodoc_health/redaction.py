@@ -17,6 +17,7 @@ import ipaddress
 import json
 import re
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -130,6 +131,7 @@ class Redactor:
         self._key = key or secrets.token_bytes(16)
         self._secrets: dict[str, str] = {}
         self._fragments: dict[str, list[str]] = {}
+        self._learning = threading.Lock()  # probes learn while others redact
         self._public: set[str] = set()
         self._mask_addresses = mask_addresses
         self._words: dict[str, str] = {}
@@ -149,10 +151,11 @@ class Redactor:
             for secret in dict.fromkeys((value, value.strip())):
                 if len(secret.strip()) < SHORTEST_SECRET:
                     continue
-                for form in _forms(secret):
-                    if form not in self._public and form not in self._secrets:
-                        self._secrets[form] = self.token(secret)
-                        self._remember_fragment(form)
+                with self._learning:
+                    for form in _forms(secret):
+                        if form not in self._public and form not in self._secrets:
+                            self._secrets[form] = self.token(secret)
+                            self._remember_fragment(form)
 
     def _remember_fragment(self, form: str) -> None:
         """File a form under a part of it, which most forms of a secret have in common: one search for all of them."""
@@ -210,8 +213,8 @@ class Redactor:
         """The text with a token for each known secret; for one token where two of them overlap."""
         spans = sorted(
             (start, -len(secret), secret)
-            for forms in [forms for fragment, forms in self._fragments.items() if fragment in text]
-            for secret in forms
+            for forms in [forms for fragment, forms in tuple(self._fragments.items()) if fragment in text]
+            for secret in tuple(forms)
             if secret in self._secrets
             for start in _occurrences(secret, text)
         )

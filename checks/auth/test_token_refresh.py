@@ -20,7 +20,11 @@ from fixtures.authentication import Refreshing
         "auth.token-claims",
         "auth.token-store",
         "cache.ping",
+        "cache.memory",
+        "cache.slow-commands",
         "cache.evictions",
+        "api.nodejs",
+        "api.response-time[direct]",
     ],
 )
 def test_a_refresh_gives_a_working_token(refreshing: Refreshing, limits: Limits, finding: Recorder) -> None:

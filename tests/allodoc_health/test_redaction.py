@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import string
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -640,3 +641,21 @@ def test_a_thousand_lines_are_quick() -> None:
             best[name] = min(best[name], time.process_time() - start)
     assert best["text"] < 0.05
     assert best["message"] < 0.1
+
+
+def test_secrets_are_learnt_while_others_redact() -> None:
+    """Probes run in threads: one learns tokens while another's evidence is made."""
+    redactor = Redactor()
+    done = threading.Event()
+
+    def learn() -> None:
+        for number in range(3000):
+            redactor.learn(f"{number:06d}-{'abcdefgh'[number % 8] * 12}")
+        done.set()
+
+    learner = threading.Thread(target=learn)
+    learner.start()
+    while not done.is_set():
+        assert redactor.text("nothing in here is secret") == "nothing in here is secret"
+    learner.join()
+    assert redactor.knows("001000-aaaaaaaaaaaa")

@@ -69,7 +69,8 @@ def postgres_frozen_behind_the_runtimes_back(demo: Demo) -> Iterator[Hand]:
 
     def go_on() -> None:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     try:
         yield go_on
