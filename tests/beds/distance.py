@@ -7,7 +7,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from random import Random
 
@@ -23,9 +23,9 @@ CONVENTIONAL = {"port": 443, "http_port": 80}
 class Line:
     """Hands bytes on from its own port to another one of loopback, as a network would that is slow and loses packets.
 
-    ``one_way`` is what each piece takes in either direction; a piece that is lost comes when a kernel would have sent it
-    again, and what follows it waits. The kernel completes a connection at once, so what that would take is added to the
-    first piece.
+    ``one_way`` is what each piece takes in either direction. A piece that is lost comes when a kernel would have sent
+    it again, and what follows it waits. The kernel completes a connection at once: what that would take comes on top of
+    the first piece.
     """
 
     def __init__(self, to: int, one_way: float, loss: float, seed: int) -> None:
@@ -33,10 +33,16 @@ class Line:
         self._to = to
         self._one_way = one_way
         self._loss = loss
-        self._random = Random(seed)
+        self._random = Random(seed)  # noqa: S311  # losses, not secrets
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._ends: list[socket.socket] = [self._listener]
+        self._workers: list[threading.Thread] = []
+        self._work(self._accept)
+
+    def _work(self, function: Callable[[], None]) -> None:
+        self._workers.append(threading.Thread(target=function, daemon=True))
+        self._workers[-1].start()
 
     def _late(self, again: float) -> float:
         return again if self._random.random() < self._loss else 0.0
@@ -48,6 +54,7 @@ class Line:
                 self.connections += 1
                 opened = time.monotonic() + 2 * self._one_way + self._late(SYN_AGAIN)
                 server = socket.create_connection(("127.0.0.1", self._to))
+                self._ends += [client, server]
                 self._carry(client, server, opened)
                 self._carry(server, client, opened)
 
@@ -56,7 +63,7 @@ class Line:
 
         def take() -> None:
             due = opened
-            piece = b"…"
+            piece = b"-"
             while piece:
                 try:
                     piece = source.recv(65536)
@@ -67,7 +74,7 @@ class Line:
                 under_way.put((due, piece))
 
         def give() -> None:
-            piece = b"…"
+            piece = b"-"
             with contextlib.suppress(OSError):
                 while piece:
                     due, piece = under_way.get()
@@ -77,14 +84,18 @@ class Line:
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_WR)
 
-        for work in (take, give):
-            threading.Thread(target=work, daemon=True).start()
+        self._work(take)
+        self._work(give)
 
     def close(self) -> None:
-        """Take no more connections."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        """Take no more connections, and end those that there are."""
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for worker in self._workers:
+            worker.join(5)
+        for end in self._ends:
+            end.close()
 
 
 @contextmanager
