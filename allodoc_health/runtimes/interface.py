@@ -176,7 +176,6 @@ class Usage:
 
     ``oom_kills`` counts processes inside the service that the kernel killed for want of memory (the main process may
     have survived); ``throttled_seconds`` is time for which the CPU limit held it back. ``None``: it can't tell.
-    ``received`` is in seconds of a clock that nobody sets, unlike the one that ``at`` is from.
     """
 
     at: datetime
@@ -184,7 +183,6 @@ class Usage:
     cpu_seconds: float
     throttled_seconds: float | None = None
     oom_kills: int | None = None
-    received: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
