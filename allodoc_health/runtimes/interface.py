@@ -6,8 +6,9 @@ embedded demo. Probes ask it questions through :class:`Runtime`; nothing in this
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import wraps
@@ -176,6 +177,7 @@ class Usage:
 
     ``oom_kills`` counts processes inside the service that the kernel killed for want of memory (the main process may
     have survived); ``throttled_seconds`` is time for which the CPU limit held it back. ``None``: it can't tell.
+    ``received`` is in seconds of a clock that nobody sets, unlike the one that ``at`` is from.
     """
 
     at: datetime
@@ -183,6 +185,7 @@ class Usage:
     cpu_seconds: float
     throttled_seconds: float | None = None
     oom_kills: int | None = None
+    received: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
