@@ -211,13 +211,14 @@ class Redactor:
 
     def _without_known(self, text: str) -> str:
         """The text with a token for each known secret; for one token where two of them overlap."""
-        spans = sorted(
-            (start, -len(secret), secret)
-            for forms in [forms for fragment, forms in tuple(self._fragments.items()) if fragment in text]
-            for secret in tuple(forms)
-            if secret in self._secrets
-            for start in _occurrences(secret, text)
-        )
+        with self._learning:
+            spans = sorted(
+                (start, -len(secret), secret)
+                for forms in [forms for fragment, forms in self._fragments.items() if fragment in text]
+                for secret in forms
+                if secret in self._secrets
+                for start in _occurrences(secret, text)
+            )
         if not spans:
             return text
         parts: list[str] = []
