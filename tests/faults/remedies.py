@@ -1,7 +1,8 @@
 """``python -m tests.faults.remedies``: which commands of the guide the tests have run, and which nobody ran, and why.
 
-Reads what the tests noted while they ran (both beds), writes the list as CSV beside the reports, prints what is
-missing, and ends with status 1 if a command was neither run nor is exempt in ``exemptions.toml``.
+Reads what the tests noted while they ran (both beds), writes the list as CSV beside the reports, and prints how many
+were neither run nor are exempt in ``exemptions.toml``. Their number may only sink: where it rises, in CI, this ends with
+status 1 and names them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from allodoc_health.remedy import load_guide
 from tests.beds.suite import EXECUTED, ROOT
 
 EXEMPTIONS = Path(__file__).with_name("exemptions.toml")
+NOT_YET = 300
+"""How many commands nobody has run so far; a laptop without Docker has more of them."""
+
 LIST = ROOT / "reports" / "runs" / "remedies.csv"
 
 
