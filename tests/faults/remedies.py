@@ -1,13 +1,14 @@
 """``python -m tests.faults.remedies``: which commands of the guide the tests have run, and which nobody ran, and why.
 
 Reads what the tests noted while they ran (both beds), writes the list as CSV beside the reports, and prints how many
-were neither run nor are exempt in ``exemptions.toml``. Their number may only sink: where it rises, in CI, this ends with
-status 1 and names them.
+were neither run nor are exempt in ``exemptions.toml``. Their number may only sink: where it rises, in CI, this ends
+with status 1 and names them.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -51,13 +52,16 @@ def main() -> int:
     with LIST.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("command", "proof"), *rows])
     missing = [key for key, proof in rows if proof == "NOT RUN"]
+    run = sum(proof == "run" for _, proof in rows)
+    exempt = len(rows) - run - len(missing)
+    print(
+        f"{len(rows)} commands in the guide: {run} run by tests, {exempt} exempt, {len(missing)} not run yet ({LIST})"
+    )
+    if len(missing) <= NOT_YET or os.environ.get("CI", "").lower() != "true":
+        return 0
     for key in missing:
         print(f"no test has run {key}")
-    run = sum(proof == "run" for _, proof in rows)
-    print(
-        f"{len(rows)} commands in the guide: {run} run by tests, {len(rows) - run - len(missing)} exempt with a reason"
-    )
-    return 1 if missing else 0
+    return 1
 
 
 if __name__ == "__main__":
