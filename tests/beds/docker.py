@@ -278,6 +278,7 @@ class Stack:
         self._changed: set[str] = set()
         self._known: list[str] = []
         self._files: dict[tuple[str, str], str] = {}
+        self._volumes: list[str] = []
 
     @property
     def target(self) -> str:
@@ -381,6 +382,7 @@ class Stack:
         name = f"bed-{os.getpid()}-{secrets.token_hex(3)}"
         options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={size}"}
         self.client.create_volume(name, driver="local", driver_opts=options, labels={OWNER: str(os.getpid())})
+        self._volumes.append(name)
         self.stop(role)
         holder = make(["sleep", "600"], volumes={mount["Name"]: "/from", name: "/to"})
         holder.runtime.execute("service", ["cp", "-a", "/from/.", "/to/"], 30)
@@ -515,6 +517,10 @@ class Stack:
         self.follow_addresses()
         self.wait_healthy(90)
         self.forget_logs()
+        for volume in self._volumes:
+            with contextlib.suppress(NotFound):
+                self.client.remove_volume(volume, force=True)
+        self._volumes.clear()
         self._touched = False
         self._changed.clear()
 

@@ -35,7 +35,7 @@ def postgres_paused(stack: Stack) -> Iterator[None]:
     yield
 
 
-@fault(root=["service.running[postgres]"], may=DATABASE_DOWN, mend=steps(0))
+@fault(root=["service.running[postgres]"], may=[*DATABASE_DOWN, "*[postgres]"], mend=steps(0))
 def postgres_removed(stack: Stack) -> Iterator[None]:
     """PostgreSQL's container was removed; its volume is still there."""
     stack.remove("postgres")

@@ -41,20 +41,17 @@ def backend_short_of_processor_time(stack: Stack) -> Iterator[Callable[[], objec
     yield lambda: stack.allow_cores("backend", 2)
 
 
-@fault(
-    root=["service.health-endpoint[direct]"],
-    may=API_DOWN,
-    mend=steps(0),
-    shows=["HTTP 200", "unhealthy"],
-)
-def backend_says_that_it_is_unhealthy(stack: Stack) -> Iterator[Callable[[], object]]:
-    """The backend's own pool is broken while the database is fine; HTTP 200 comes all the same."""
+@fault(root=["service.health-endpoint[direct]"], may=API_DOWN, mend=steps(2), shows=["HTTP 200", "unhealthy"])
+def backend_says_that_it_is_unhealthy(stack: Stack) -> Iterator[None]:
+    """The backend's own pool is stuck until its next start, while the database is fine; HTTP 200 comes all the same."""
     stack.misbehave(
-        "const write = JSON.stringify, down = { status: 'down', error: 'timeout exceeded when trying to connect' };"
+        "import fs from 'node:fs'; const write = JSON.stringify, down = { status: 'down', error: 'no connection' };"
         "JSON.stringify = (value, ...rest) => write(value && value.status === 'healthy' && value.services"
-        " ? { ...value, status: 'unhealthy', services: { ...value.services, database: down } } : value, ...rest);"
+        " && fs.existsSync('/tmp/stuck') ? { ...value, status: 'unhealthy',"
+        " services: { ...value.services, database: down } } : value, ...rest);"
     )
-    yield stack.correct
+    stack.exec("backend", "touch", "/tmp/stuck")
+    yield
 
 
 @fault(root=["service.healthcheck[frontend]"], mend=steps(1))
