@@ -332,7 +332,8 @@ class Stack:
         if env:
             service["environment"] = dict(env)
         override = self.folder / "override.yml"
-        volumes = {str(name).partition(":")[0]: {"external": True} for name in options.get("volumes", ())}
+        named = (str(mount).partition(":")[0] for mount in options.get("volumes", ()))
+        volumes = {name: {"external": True} for name in named if not name.startswith("/")}
         override.write_text(json.dumps({"services": {role: service}, "volumes": volumes}))  # JSON is YAML.
         self._compose("up", "-d", "--no-deps", "--force-recreate", role, files=[COMPOSE_FILE, override])
 

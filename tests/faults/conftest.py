@@ -37,6 +37,16 @@ class Collector:
                 judgement = from_json(str(value))
                 self._judged[f"{judgement.bed}/{judgement.name}"] = judgement
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """One fault in fifty may be told wrongly, and one remedy in twenty fail; one and two of them in any case."""
+        judged = list(self._judged.values())
+        wrong = sum(not one.flawless for one in judged)
+        failed = sum(one.mended.startswith("FAILED") for one in judged)
+        too_many = wrong > max(1, len(judged) / 50) or failed > max(2, len(judged) / 20)
+        if too_many and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Collect from the beginning."""

@@ -139,11 +139,9 @@ class Score:
 def score(judgements: Sequence[Judgement]) -> Score:
     """The figures over several faults."""
     expected = sum(len(one.expected) for one in judgements)
-    return Score(
-        expected=expected,
-        named=sum(len(one.named) for one in judgements),
-        right=expected - sum(len(one.missed) for one in judgements),
-    )
+    right = expected - sum(len(one.missed) for one in judgements)
+    # An entry's pattern may stand for several names of one cause, such as the hosts of one certificate.
+    return Score(expected=expected, named=right + sum(len(one.wrong) for one in judgements), right=right)
 
 
 HEADER = ("bed", "fault", "root cause", "named", "seconds", "remedy", "problems")

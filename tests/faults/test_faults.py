@@ -40,19 +40,30 @@ def test_fault(entry: Fault, suite: Health, keep: Callable[[Judgement], None], r
         run = suite(WHOLE, target=target)
         judged = judge(entry, run)
         keep(judged)
-        assert judged.flawless, f"{judged.problems}\n{run.output}"
-        found = told(entry, run)
-        printed = "\n".join(text for name in found for text in run.do(name, "look"))
-        assert not [text for text in entry.looks if text not in printed], printed
-        mending = {name: mend for name, called in found.items() if isinstance(mend := entry.mend[called], Steps)}
-        if by_hand is not None:
-            by_hand()
-        for name, mend in mending.items():
-            run.do(name, steps=mend.numbers)
-        if len(mending) == len(found):
-            warned = {name for name, called in found.items() if called in entry.warns}
-            took = green_after(lambda: suite(WHOLE, target=target), warned)
-            keep(replace(judged, mended=f"green after {took:.0f} s"))
+        if not judged.flawless:
+            pytest.xfail(f"{judged.problems}: it counts against recall and precision, which are asserted in the end")
+        try:
+            mended = mend_as_told(entry, run, by_hand, lambda: suite(WHOLE, target=target))
+        except AssertionError as problem:
+            keep(replace(judged, mended=f"FAILED: {str(problem).splitlines()[0][:120]}"))
+            pytest.xfail(f"the remedy: {problem}: it counts against the share of remedies that work")
+        if mended:
+            keep(replace(judged, mended=mended))
+
+
+def mend_as_told(entry: Fault, run: Run, by_hand: Callable[[], object] | None, look: Callable[[], Run]) -> str:
+    """Execute what the remedies of a fault say; how it went, or nothing where they are not to be executed."""
+    found = told(entry, run)
+    printed = "\n".join(text for name in found for text in run.do(name, "look"))
+    assert not [text for text in entry.looks if text not in printed], printed
+    mending = {name: mend for name, called in found.items() if isinstance(mend := entry.mend[called], Steps)}
+    if by_hand is not None:
+        by_hand()
+    for name, mend in mending.items():
+        run.do(name, steps=mend.numbers)
+    if len(mending) < len(found):
+        return ""
+    return f"green after {green_after(look, set(found)):.0f} s"
 
 
 def green_after(look: Callable[[], Run], warned: set[str]) -> float:
