@@ -225,7 +225,7 @@ class EngineApi:
             if stdin is not None:
                 with self._translated(clock):
                     self._send(response, stdin, clock)
-            yield self._pieces(response, clock)
+            yield self._pieces(response, clock, unread=bool(stdin))
         finally:
             # A stream that was not read to its end must not go back to the pool with the rest in it.
             connection = getattr(response.raw, "connection", None)
@@ -233,7 +233,10 @@ class EngineApi:
             if connection is not None:
                 connection.close()
 
-    def _pieces(self, response: Response, clock: Clock) -> Iterator[bytes]:
+    def _pieces(self, response: Response, clock: Clock, *, unread: bool = False) -> Iterator[bytes]:
+        """A body as it comes. ``unread``: input may have been left over, at which the daemon resets the connection."""
+        from urllib3.exceptions import ProtocolError
+
         channel = _socket_of(response)
         with self._translated(clock):
             while True:
@@ -241,7 +244,12 @@ class EngineApi:
                 # A body that was read to its end may have closed its socket already.
                 if channel is not None and channel.fileno() >= 0:
                     channel.settimeout(left)
-                piece = response.raw.read1(65536)
+                try:
+                    piece = response.raw.read1(65536)
+                except ProtocolError as error:
+                    if not unread or not isinstance(error.args[-1], ConnectionResetError):
+                        raise
+                    return
                 if not piece:
                     return
                 yield piece
