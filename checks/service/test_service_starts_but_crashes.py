@@ -69,7 +69,7 @@ def test_memory_did_not_run_out(out_of_memory: OutOfMemory, limits: Limits, find
         say(f"{name} has lost {inside} processes for want of memory in {duration(out_of_memory.uptime)}")
 
 
-@symptom("service.resource-limits", severity=Severity.MAJOR)
+@symptom("service.resource-limits", severity=Severity.MAJOR, caused_by=["service.oom-killed[{service}]"])
 def test_the_service_keeps_within_its_limits(activity: Activity, limits: Limits, finding: Recorder) -> None:
     """The service has a memory and a CPU limit, and memory to spare."""
     if not activity.limitable:
