@@ -8,12 +8,17 @@ import pytest
 # Probes are written with assertions, too: rewriting is asked for before the first of their modules is imported.
 pytest.register_assert_rewrite("fixtures")
 
+# In the order in which they import one another: what is imported already can't be rewritten any more.
 pytest_plugins = [
     "allodoc_health.catalogue",
     "allodoc_health.plugin",
-    "reports.terminal",
     "reports.snapshot",
+    "reports.history.plugin",
+    "reports.comparison",
+    "reports.terminal",
+    "reports.outputs",
     "reports.html",
+    "reports.notify",
 ]
 
 

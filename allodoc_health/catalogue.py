@@ -202,11 +202,11 @@ def _explained(config: pytest.Config, catalogue: Mapping[str, Entry], name: str)
             parameter = _example(entry, inspection.target)
         shown = f"{symptom}[{parameter}]" if parameter else symptom
         yield f"{shown}   {entry.title}   ({entry.severity.value}, for {inspection.target.name})", {"bold": True}
-        words = vocabulary(inspection.target, inspection.runtime.words, {"parameter": parameter or ""})
+        words = vocabulary(inspection.target, inspection.words(), {"parameter": parameter or ""})
         chosen = [known[f"{symptom}/{variant}"]] if variant else list(dict.fromkeys(known.values()))
         for remedy in chosen:
             yield "", {}
-            yield from remedy_lines(inspection.redactor.evidence(render(remedy, words)))
+            yield from remedy_lines(render(remedy, words, inspection.redactor.text))
         if not chosen:
             yield "the guide has no remedy for it", {}
     finally:

@@ -177,6 +177,7 @@ def recognise(containers: Sequence[Inspected]) -> Discovery:
     if any("backend" in stack.containers for stack in stacks):
         # What has no backend may be a leftover, or production whose backend is gone: then more of it is there.
         stacks = [stack for stack in stacks if "backend" in stack.containers or len(stack.containers) >= 3]
+    stacks = [stack for stack in stacks if not any(_is_companion(stack, other) for other in stacks)]
     if len(stacks) > 1:
         raise AmbiguousDiscovery(stacks)
     return Discovery(stacks[0] if stacks else None, len(containers))
@@ -298,6 +299,13 @@ class _Candidate:
 def _split(name: str) -> list[str]:
     """The words of a name: allodoc_api_prod, redis-prod, web1."""
     return [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+
+
+def _is_companion(stack: Stack, other: Stack) -> bool:
+    """Whether a stack is but a second backend on another one's databases, as a rolling deployment starts one."""
+    own = {role: found.id for role, found in stack.containers.items() if role != "backend"}
+    theirs = {role: found.id for role, found in other.containers.items()}
+    return bool(own) and len(stack.containers) < len(other.containers) and own.items() <= theirs.items()
 
 
 def _groups(candidates: Sequence[_Candidate]) -> list[tuple[str, list[_Candidate]]]:

@@ -5,6 +5,7 @@ A check records into a :class:`Recorder`; :meth:`Recorder.findings` turns what w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -151,7 +152,11 @@ def quantity(value: float, unit: str) -> str:
 
     >>> quantity(96.9, "%"), quantity(0.0042, "s"), quantity(5400, "s"), quantity(3 * 2**30, "B")
     ('97 %', '4.2 ms', '1 h 30 min', '3 GiB')
+    >>> quantity(float("inf"), "s"), quantity(float("nan"), "")
+    ('inf s', 'nan')
     """
+    if not math.isfinite(value):
+        return f"{value:g} {unit}".rstrip()
     if unit == "s":
         return duration(value)
     if unit == "B":

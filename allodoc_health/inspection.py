@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
-from allodoc_health.finding import Failed, Outcome
-from allodoc_health.probe import Observer
+from allodoc_health.finding import Failed
+from allodoc_health.probe import Observations, Observer
 from allodoc_health.redaction import Redactor
-from allodoc_health.runtimes.interface import Runtime, RuntimeUnavailable, ServiceState
+from allodoc_health.runtimes.interface import DeadlineExceeded, OperatorWords, Runtime, RuntimeUnavailable, ServiceState
 from allodoc_health.target import (
     REQUIRED_ENVIRONMENT,
     REQUIRED_ROLES,
@@ -67,20 +68,64 @@ class Secrets:
 
 
 class Inspection:
-    """A target with all that lives as long as the run does."""
+    """A target with all that lives as long as the run does.
 
-    def __init__(self, target: Target, runtime: Runtime, secrets: Secrets, redactor: Redactor, budget: float) -> None:
+    ``words`` are how its operator types an action, as far as is known when they are asked for. ``replayed`` is the
+    snapshot whose evidence this is, if it isn't the target's own.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        redactor: Redactor,
+        observer: Observations,
+        words: Callable[[], OperatorWords],
+        close: Callable[[], None] = lambda: None,
+        replayed: str = "",
+    ) -> None:
         self.target = target
-        self.runtime = runtime
-        self.secrets = secrets
         self.redactor = redactor
-        self.on_wait: Callable[[list[str]], None] = lambda names: None
-        self.observer = Observer(
+        self.observer = observer
+        self.words = words
+        self.replayed = replayed
+        self._close = close
+
+    @classmethod
+    def live(
+        cls,
+        target: Target,
+        runtime: Runtime,
+        secrets: Secrets,
+        redactor: Redactor,
+        budget: float,
+    ) -> Inspection:
+        """The inspection of a target through what runs it, within a budget in seconds."""
+        observer = Observer(
             {"target": target, "runtime": runtime, "now": target.started, "redactor": redactor, "secrets": secrets},
             budget=budget,
             seal=redactor.evidence,
-            on_wait=lambda names: self.on_wait(names),
         )
+        return cls(target, redactor, observer, lambda: runtime.words, runtime.close)
+
+    @classmethod
+    def of_recording(
+        cls, path: Path, today: TargetSettings | None, redactor: Redactor, taken: Container[str] = ()
+    ) -> Inspection:
+        """The inspection of what a snapshot holds, under the target's name unless that is taken: then with a number.
+
+        With ``today``, the limits and waivers of these settings take the place of the recorded ones. Raises
+        SnapshotError.
+        """
+        from allodoc_health.replay import Recording, Replay
+
+        recording = Recording.read(path)
+        own = recording.target.name
+        name = own if own not in taken else next(new for n in count(2) if (new := f"{own}-{n}") not in taken)
+        changes: dict[str, object] = {"origin": f"replayed from {path}", "name": name}
+        if today is not None:
+            changes |= {"limits": today.limits, "waivers": today.waivers}
+        target = recording.target.model_copy(update=changes)
+        return cls(target, redactor, Replay(recording), lambda: recording.words, replayed=str(path))
 
     def waiver(self, symptom: str, parameter: str | None) -> Waiver | None:
         """The waiver that covers a finding, expired or not; one that is in force first."""
@@ -90,31 +135,52 @@ class Inspection:
     def close(self) -> None:
         """Close what probes opened, then the runtime."""
         self.observer.close()
-        self.runtime.close()
+        self._close()
 
 
-def open_inspection(name: str | None, folder: Path, budget: float, root: Path) -> Inspection:
+def open_inspection(
+    name: str | None,
+    folder: Path,
+    budget: float,
+    root: Path,
+    started: datetime | None = None,
+    *,
+    bring_up: bool = True,
+    deploy_window: float = 0.0,
+    redactor: Redactor | None = None,
+) -> Inspection:
     """Make a target ready for inspection: by its file, or by discovery where ``name`` is ``None``.
 
-    Raises TargetError if the file is wrong, or nothing was found.
+    ``started`` is the moment of the run, if it is not this one; ``bring_up`` whether its own ``up`` command is run
+    first, if it has one; ``deploy_window`` as in :class:`Target`; ``redactor`` decides on what may be shown. Raises
+    TargetError if the file is wrong, or nothing was found.
     """
     if name is None:
         settings, origin, shown = TargetSettings(), "discovered", ""
     else:
         path = target_file(name, folder)
         settings, origin, shown = load_settings(path), str(path), name
-    return _open(settings, shown, origin, budget, root)
+        if bring_up:
+            _bring_up(settings, root)
+    run = {"started": started or datetime.now(UTC), "deploy_window": deploy_window}
+    return _open(settings, shown, origin, budget, root, run, redactor or Redactor())
 
 
-def _open(settings: TargetSettings, name: str, origin: str, budget: float, root: Path) -> Inspection:
-    redactor = Redactor()
+def _open(
+    settings: TargetSettings,
+    name: str,
+    origin: str,
+    budget: float,
+    root: Path,
+    run: Mapping[str, object],
+    redactor: Redactor,
+) -> Inspection:
     runtime: Runtime
     found: dict[str, str] = {}
     undiscovered = ""
     if settings.runtime.kind == "supervisor":
         from allodoc_health.runtimes.process_supervisor import SupervisorRuntime
 
-        _bring_up(settings, root)
         runtime = SupervisorRuntime(_state_folder(settings, root))
         settings = _with_own_authority(settings, _state_folder(settings, root) / "nginx" / "tls" / "ca.pem")
         settings = _with_own_account(settings, _state_folder(settings, root) / "smoke.json")
@@ -152,10 +218,10 @@ def _open(settings: TargetSettings, name: str, origin: str, budget: float, root:
         try:
             states = runtime.states(ANSWER_DEADLINE)
             environments = _environments(runtime, states)
-        except RuntimeUnavailable as error:
+        except (RuntimeUnavailable, DeadlineExceeded) as error:
             undiscovered = str(error)
     target = complete(settings, name or "discovered", origin, states, environments).model_copy(
-        update={"found": found, "undiscovered": undiscovered}
+        update={"found": found, "undiscovered": undiscovered, **run}
     )
     for environment in environments.values():
         redactor.learn_environment(environment)
@@ -166,7 +232,7 @@ def _open(settings: TargetSettings, name: str, origin: str, budget: float, root:
             if word == "--requirepass":
                 redactor.learn(following)
                 environments["redis"] = {**environments.get("redis", {}), "--requirepass": following}
-    return Inspection(target, runtime, Secrets(target, environments, own), redactor, budget)
+    return Inspection.live(target, runtime, Secrets(target, environments, own), redactor, budget)
 
 
 def _expected(containers: Mapping[str, str], absent: Sequence[str]) -> dict[str, str]:
@@ -324,8 +390,3 @@ def complete(
         origins=origins,
         started=datetime.now(UTC),
     )
-
-
-def waived(waiver: Waiver | None, outcome: Outcome, now: datetime) -> bool:
-    """Whether a waiver in force turns a finding with this outcome into a waived one."""
-    return waiver is not None and outcome in (Outcome.FAIL, Outcome.WARN) and waiver.expires > now

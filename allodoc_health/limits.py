@@ -224,6 +224,9 @@ class DeploymentLimits(LimitGroup):
     # Share of the proxied requests that nginx got no answer for, and how many before the share says something.
     upstream_errors: Limit = Limit(fail=1.0, source=f"{RUNBOOK} (error rate < 1 %)")
     upstream_errors_counted: Limit = Limit(warn=5.0)
+    # Share of the requests of --deploy-window that failed, and the longest time without an answer, in seconds.
+    unanswered: Limit = Limit(fail=1.0, source=f"{RUNBOOK} (error rate < 1 %)")
+    gap: Limit = Limit(fail=1.0)
 
 
 class Limits(BaseModel):

@@ -9,19 +9,22 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import allodoc_health.axes  # noqa: F401  # defines the axis "service", which every target has
 from allodoc_health.catalogue import Entry, read_catalogue, split_name
+from allodoc_health.collected import Collected
 from allodoc_health.finding import (
     GRAVITY,
     Escalation,
@@ -31,23 +34,30 @@ from allodoc_health.finding import (
     Outcome,
     Recorder,
     Severity,
+    duration,
     named,
 )
-from allodoc_health.inspection import Inspection, open_inspection, waived
+from allodoc_health.inspection import Inspection
 from allodoc_health.limits import Limits
-from allodoc_health.probe import AXES, PROBES, Observer
+from allodoc_health.looks import Look, Looker
+from allodoc_health.opening import Opener
+from allodoc_health.probe import AXES, PROBES, Observations
 from allodoc_health.remedy import GuideError, Remedy, remedy_for, render
-from allodoc_health.run import Defect, TargetReport, to_json
+from allodoc_health.run import Defect, TargetReport, Waited, to_json
 from allodoc_health.symptom import CHAPTERS, Symptom, symptom_of
 from allodoc_health.target import Target, TargetError, line_in, nearest
 from allodoc_health.verdict import expand_causes, explain, judge
+from allodoc_health.waivers import waived, warnings_on
 from allodoc_health.words import vocabulary
 from allodoc_health.workers import make_scheduler, target_of
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
 DEFAULT_BUDGET = 10.0
+
+AHEAD = 1
+"""How many targets are observed while another one's checks run: a silent one costs its deadlines, and nobody else's."""
+
+LEAST_PAUSE = 1.0
+"""Seconds: a watch that looks more often costs its target more than it tells."""
 
 
 class HealthHooks:
@@ -55,6 +65,9 @@ class HealthHooks:
 
     def pytest_health_report(self, config: pytest.Config, report: TargetReport) -> None:
         """One target has been judged. Called once a target, after the last check, where the terminal is."""
+
+    def pytest_health_look(self, config: pytest.Config, look: Look) -> None:
+        """One look of several is over, of ``--wait`` or of ``--watch``; the last one is reported like any run."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -69,7 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--target",
         action="append",
         metavar="NAME",
-        help="inspect targets/NAME.toml (repeatable); without it, what runs on this Docker host",
+        help="inspect targets/NAME.toml (repeatable; * ? [] match several); without it, what runs on this Docker host",
     )
     group.addoption(
         "--budget",
@@ -77,6 +90,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=DEFAULT_BUDGET,
         metavar="SECONDS",
         help="what all probes together may take (default: %(default)s s)",
+    )
+    group.addoption(
+        "--replay",
+        action="append",
+        metavar="SNAPSHOT",
+        help="tell a recorded run again, with today's checks, limits and remedies, touching nothing (repeatable); "
+        "with --target, that target's limits and waivers",
+    )
+    group.addoption(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="look again at what is not green until it is, or for so long; then tell how it is",
+    )
+    group.addoption(
+        "--watch",
+        type=float,
+        metavar="SECONDS",
+        help="look again every so many seconds until interrupted (Ctrl-C), which then ends the run with a report",
+    )
+    group.addoption(
+        "--deploy-window",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="send requests steadily for so long, while something is deployed, before looking at the rest",
+    )
+    group.addoption(
+        "--unmask-addresses",
+        action="store_true",
+        help="show public client addresses as they are, in every output: for those who may see them",
     )
     parser.addini("check_paths", "folders whose tests are checks", type="paths", default=["checks"])
     parser.addini("target_path", "folder of the target files", default="targets")
@@ -90,13 +135,36 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{severity.value}: checks of this severity")
     for chapter, title in CHAPTERS.items():
         config.addinivalue_line("markers", f"{chapter}: checks of the chapter {title!r}")
+    _refuse_conflicts(config)
     config.pluginmanager.register(HealthRun(config), "health-run")
+
+
+def _refuse_conflicts(config: pytest.Config) -> None:
+    """End a run before it begins whose options for looking again make no sense, alone or together."""
+    option = config.option
+    again = [word for word, wanted in (("--wait", option.wait), ("--watch", option.watch is not None)) if wanted]
+    if option.deploy_window and getattr(option, "numprocesses", None):
+        raise pytest.UsageError("--deploy-window comes before all else, in one process: leave out -n")
+    if len(again) > 1:
+        raise pytest.UsageError("--wait ends when everything is well, --watch when you say so: choose one")
+    if option.deploy_window < 0:
+        raise pytest.UsageError("--deploy-window takes seconds")
+    if option.deploy_window and option.watch is not None:
+        raise pytest.UsageError("--deploy-window is over when it is over, --watch is not: choose one")
+    if option.wait < 0 or (option.watch is not None and option.watch < LEAST_PAUSE):
+        raise pytest.UsageError(f"--wait takes seconds, --watch at least {LEAST_PAUSE:g} of them")
+    for word in again:
+        if option.replay:
+            raise pytest.UsageError(f"{word} looks again, and a replay always shows the same: leave one of them out")
+        if getattr(option, "numprocesses", None):
+            raise pytest.UsageError(f"{word} looks again in one process: leave out -n")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist the moment of the run, which is one for all of them."""
+    """Tell a worker of pytest-xdist the moment of the run and the key of its tokens, which are one for all of them."""
     run: HealthRun = node.config.pluginmanager.getplugin("health-run")
+    node.workerinput["health-token-key"] = run.token_key
     node.workerinput["health-started"] = {
         name: inspection.target.started.isoformat() for name, inspection in run.inspections.items()
     }
@@ -141,14 +209,16 @@ class HealthRun:
         self.config = config
         self.folders = [Path(path) for path in config.getini("check_paths")]
         self.inspections: dict[str, Inspection] = {}
-        self.findings: dict[str, list[Finding]] = {}
-        self.guards: dict[str, dict[str, Finding]] = {}
-        self.defects: list[Defect] = []
+        self.collected = Collected()
         self.selected: dict[str, dict[str, str]] = {}
+        self._rows: Counter[tuple[str, str]] = Counter()
+        self._checks: dict[str, list[pytest.Item]] = {}
         self.remote: dict[str, dict[str, Any]] = {}
         self.reports: list[TargetReport] = []
-        self._wanted: dict[str, list[tuple[str, dict[str, str]]]] = {}
         self._opened_at = time.monotonic()
+        self._opener = Opener(config)
+        self.token_key = self._opener.token_key
+        self._waited: dict[str, Waited] = {}
 
     @property
     def is_worker(self) -> bool:
@@ -163,27 +233,14 @@ class HealthRun:
         if not wants_checks(self.config):
             return
         end_as_by_ctrl_c()
-        names: list[str | None] = list(self.config.getoption("target") or [None])
-        folder = self.config.rootpath / self.config.getini("target_path")
         try:
-            for name in dict.fromkeys(names):
-                inspection = open_inspection(name, folder, self.config.getoption("budget"), self.config.rootpath)
-                self.inspections[inspection.target.name] = self._at_the_same_moment(inspection)
+            for inspection in self._opener.open():
+                self.inspections[inspection.target.name] = inspection
                 self._check_waivers(inspection.target)
         except TargetError as error:
             for inspection in self.inspections.values():
                 inspection.close()
             raise pytest.UsageError(str(error)) from None
-
-    def _at_the_same_moment(self, inspection: Inspection) -> Inspection:
-        """In a worker, the inspection with the start of the whole run for its *now*."""
-        started = getattr(self.config, "workerinput", {}).get("health-started", {}).get(inspection.target.name)
-        if started is None:
-            return inspection
-        target = inspection.target.model_copy(update={"started": datetime.fromisoformat(started)})
-        return Inspection(
-            target, inspection.runtime, inspection.secrets, inspection.redactor, self.config.getoption("budget")
-        )
 
     @cached_property
     def catalogue(self) -> Mapping[str, Entry]:
@@ -225,6 +282,7 @@ class HealthRun:
             for row in combinations or [(None,) * len(axes)]:
                 label = "-".join((*([name] if several else []), *(value for value in row if value is not None)))
                 rows.append(pytest.param(name, *row, id=label or pytest.HIDDEN_PARAM))
+                self._rows[name, symptom.id] += 1
         metafunc.fixturenames[:] = ["target_name", *(n for n in metafunc.fixturenames if n != "target_name")]
         metafunc.parametrize(["target_name", *axes], rows)
 
@@ -242,12 +300,21 @@ class HealthRun:
                 item.add_marker(folder.name)
                 break
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Bring the checks of each target together: it is observed when they come, not all targets at once."""
+        if len(self.inspections) > 1:
+            place = {name: index for index, name in enumerate(self.inspections)}
+            items.sort(key=lambda item: place[self.inspection(item).target.name] if symptom_of(item) else -1)
+
     def pytest_report_header(self) -> list[str]:
         """Say what is under inspection and how it was found."""
-        lines = []
+        lines = ["public client addresses are not masked"] if self.config.option.unmask_addresses else []
         for inspection in self.inspections.values():
             target = inspection.target
             lines.append(f"target: {target.name} ({target.origin})")
+            if target.deploy_window and not inspection.replayed:
+                lines.append(f"  requests from now on, for {duration(target.deploy_window)}")
             if target.undiscovered:
                 lines.append(f"  nothing could be discovered: {target.undiscovered}")
             for role, why in target.found.items():
@@ -264,24 +331,73 @@ class HealthRun:
             session.testsfailed and not self.config.option.continue_on_collection_errors
         ):
             return
-        for item in session.items:
-            symptom = symptom_of(item)
-            if symptom is None:
-                continue
+        checks = [item for item in session.items if symptom_of(item) is not None]
+        for item in checks:
             target = self.inspection(item).target.name
-            self.selected.setdefault(target, {})[item.nodeid] = named(symptom.id, _parameter(item))
+            self._checks.setdefault(target, []).append(item)
+            self.selected.setdefault(target, {})[item.nodeid] = _name_of(item)
+        if not checks or self.is_worker:
+            return
+        try:
+            if self.config.option.deploy_window:
+                self._outlast()
+            if self.config.option.watch is not None:
+                Looker(self, checks).watch(self.config.option.watch)
+            elif self.config.option.wait:
+                changing = [item for item in checks if not self._lasts(item)]
+                self._waited = Looker(self, changing).wait(self.config.option.wait)
+            self._observe_from(self.inspection(checks[0]).target.name)
+        except TargetError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def observe(self, checks: Iterable[pytest.Item]) -> None:
+        """Set off the probes that checks need, where nothing has been set off yet. Raises TargetError in a replay."""
+        for name, probes in self._wanted(checks).items():
+            observer = self.inspections[name].observer
+            if not observer.started:
+                observer.start(probes)
+
+    def _wanted(self, checks: Iterable[pytest.Item]) -> dict[str, list[tuple[str, Mapping[str, str]]]]:
+        """The probes that checks need, as name and axis values, by target."""
+        wanted: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
+        for item in checks:
             values = getattr(getattr(item, "callspec", None), "params", {})
             if None not in values.values():
-                probes = self._wanted.setdefault(target, [])
+                probes = wanted.setdefault(self.inspection(item).target.name, [])
                 probes.extend((name, values) for name in getattr(item, "fixturenames", ()) if name in PROBES)
-        if not self.is_worker:
-            for name in self._wanted:
-                self._observe(name)
+        return wanted
 
-    def _observe(self, name: str) -> None:
-        observer = self.inspections[name].observer
-        if not observer.started:
-            observer.start(self._wanted.get(name, []))
+    def _outlast(self) -> None:
+        """Come to the end of what lasts on purpose, on all targets at the same time, before anything else begins."""
+        with ThreadPoolExecutor(len(self._checks)) as pool:
+            for name, checks in self._checks.items():
+                pool.submit(self.inspections[name].observer.outlast, self._wanted(checks).get(name, []))
+
+    def _lasts(self, item: pytest.Item) -> bool:
+        """Whether a check is about something that lasts on purpose: it can't become green any more."""
+        target = self.inspection(item).target
+        return any(PROBES[name].lasts(target) > 0 for name in getattr(item, "fixturenames", ()) if name in PROBES)
+
+    def _observe_from(self, name: str) -> None:
+        """Observe a target whose checks come now, and those that come next; in a worker nobody knows which they are."""
+        names = list(self._checks)
+        first = names.index(name)
+        for one in names[first : first + (1 if self.is_worker else 1 + AHEAD)]:
+            if not self.inspections[one].observer.started:
+                self.observe(self._checks[one])
+
+    def renew(self, name: str) -> None:
+        """Open a target anew, so that everything is observed again. Raises TargetError where it is not to be found."""
+        fresh, old = self._opener.again(name), self.inspections[name]
+        fresh.observer.on_wait = old.observer.on_wait
+        fresh.observer.keep(old.observer)
+        self.inspections[name] = fresh
+        old.close()
+
+    def forget(self, item: pytest.Item) -> None:
+        """Let a check begin with nothing recorded, though it ran before."""
+        if _RECORDER in item.stash:
+            del item.stash[_RECORDER]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -289,7 +405,8 @@ class HealthRun:
         symptom = symptom_of(item)
         if symptom is None:
             return
-        self._observe(self.inspection(item).target.name)
+        if self._checks:
+            self._observe_from(self.inspection(item).target.name)
         for axis, value in getattr(getattr(item, "callspec", None), "params", {}).items():
             if value is None:
                 among = f" among {', '.join(symptom.only)}" if symptom.only else ""
@@ -335,7 +452,6 @@ class HealthRun:
         report.when = "call"
         report.sections = []
         report.user_properties += _properties(worst)
-        item.user_properties += _properties(worst)  # the teardown's report brings them into JUnit
         report.user_properties.append(("findings", json.dumps(to_json(findings))))
         problem = excinfo.value if excinfo else None
         if worst.outcome is Outcome.BLOCKED and isinstance(problem, Failed):
@@ -355,7 +471,7 @@ class HealthRun:
             recorder.note(*problem.details)
             findings = recorder.ended(Outcome.FAIL, problem.message, variant=problem.variant, since=problem.since)
         elif isinstance(problem, Failed):
-            message = f"blocked by {problem.guard}: {problem.message}"
+            message = f"blocked by {problem.guard} – {problem.message}"  # a colon after *password* hides a word
             findings = recorder.ended(Outcome.BLOCKED, message, blocked_by=problem.guard)
         elif isinstance(problem, NotApplicable | pytest.skip.Exception):
             findings = recorder.ended(Outcome.NOT_APPLICABLE, str(problem))
@@ -419,23 +535,12 @@ class HealthRun:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect findings, wherever the check ran."""
-        properties = dict(report.user_properties)
-        if report.when == "teardown":
-            return
-        target = str(properties.get("target", ""))
-        if "findings" in properties:
-            for finding in read_findings(str(properties["findings"])):
-                self.findings.setdefault(target, []).append(replace(finding, nodeid=report.nodeid))
-            for guard in read_findings(str(properties.get("guard", "[]"))):
-                self.guards.setdefault(target, {}).setdefault(guard.name, guard)
-        elif "defect" in properties and report.failed:
-            symptom = str(properties.get("symptom", ""))
-            self.defects.append(Defect(report.nodeid, symptom, report.longreprtext, target))
+        self.collected.take(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Count a file of checks that can't be read: what is in it is not checked."""
         if report.failed and self.inspections:
-            self.defects.append(Defect(report.nodeid, "", report.longreprtext))
+            self.collected.add(Defect(report.nodeid, "", report.longreprtext))
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -443,7 +548,7 @@ class HealthRun:
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Take over what a worker of pytest-xdist observed."""
         for name, observed in json.loads(getattr(node, "workeroutput", {}).get("health", "{}")).items():
-            if observed["evidence"] or name not in self.remote:
+            if observed["evidence"] or observed["unobserved"] or name not in self.remote:
                 self.remote[name] = observed
             self.selected.setdefault(name, observed["selected"])
 
@@ -457,44 +562,67 @@ class HealthRun:
             cut_short = str(session.shouldfail or session.shouldstop or "")
             if exitstatus == pytest.ExitCode.INTERRUPTED:
                 cut_short = cut_short or "interrupted"
-            for name, inspection in self.inspections.items():
-                self._report(name, inspection, cut_short)
+            for name in self.inspections:
+                report = self.report(name, self.collected, self._opened_at, cut_short)
+                if report is not None:
+                    self.reports.append(report)
+                    self.config.hook.pytest_health_report(config=self.config, report=report)
             if exitstatus == pytest.ExitCode.OK and any(report.defects for report in self.reports):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            elif exitstatus == pytest.ExitCode.INTERRUPTED and session.shouldfail:
+                # pytest-xdist calls the end that -x asked for an interrupt; pytest itself does not.
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         for inspection in self.inspections.values():
             inspection.close()
 
     def _observed(self, inspection: Inspection) -> dict[str, Any]:
-        evidence = {name: to_json(value) for name, value in inspection.observer.collected().items()}
-        timings = inspection.observer.timings()
-        return {"evidence": evidence, "timings": timings, "selected": self.selected.get(inspection.target.name, {})}
+        return {
+            "evidence": {name: to_json(value) for name, value in inspection.observer.collected().items()},
+            "unobserved": to_json(inspection.observer.unobserved()),
+            "timings": inspection.observer.timings(),
+            "selected": self.selected.get(inspection.target.name, {}),
+            "whole": self._whole(inspection.target.name),
+        }
 
-    def _report(self, name: str, inspection: Inspection, cut_short: str) -> None:
-        found = self.findings.get(name, [])
-        findings = explain(with_guards(found, self.guards.get(name, {})))
+    def _whole(self, target: str) -> list[str]:
+        """The symptoms of which everything was selected that there is on a target."""
+        selected = Counter(split_name(check)[0] for check in self.selected.get(target, {}).values())
+        return [symptom for symptom, count in selected.items() if count == self._rows[target, symptom]]
+
+    def report(self, name: str, collected: Collected, began: float, cut_short: str = "") -> TargetReport | None:
+        """What was found out about a target, judged; ``None`` if nothing was looked at.
+
+        ``began`` is a moment of the monotonic clock.
+        """
+        inspection = self.inspections[name]
+        findings = explain(collected.findings(name))
         remedies, wrong = rendered_remedies(findings, inspection)
-        defects = (*(defect for defect in self.defects if defect.target in ("", name)), *wrong)
-        told = {finding.nodeid for finding in found} | {defect.nodeid for defect in defects}
+        defects = (*collected.defects(name), *wrong)
+        told = {finding.nodeid for finding in findings} | {defect.nodeid for defect in defects}
         not_run = tuple(check for nodeid, check in self.selected.get(name, {}).items() if nodeid not in told)
         if not findings and not defects and not (not_run and cut_short):
-            return
+            return None
         observed = self.remote.get(name) or self._observed(inspection)
+        whole = observed["whole"] if not (not_run or defects) else ()
         verdict = judge(findings, inspection.target.started, len(defects), len(not_run) + bool(cut_short))
-        report = TargetReport(
+        return TargetReport(
             target=inspection.target,
             started=inspection.target.started,
-            seconds=time.monotonic() - self._opened_at,
+            seconds=time.monotonic() - began,
             findings=findings,
             verdict=verdict,
             evidence=inspection.redactor.evidence(observed["evidence"]),
+            unobserved=inspection.redactor.evidence(observed["unobserved"]),
             timings=observed["timings"],
+            operator=inspection.redactor.evidence(to_json(inspection.words())),
+            replayed=inspection.replayed,
             remedies=remedies,
             defects=defects,
             not_run=not_run,
             cut_short=cut_short,
+            warnings=inspection.redactor.evidence(tuple(warnings_on(inspection.target, findings, whole))),
+            waited=self._waited.get(name),
         )
-        self.reports.append(report)
-        self.config.hook.pytest_health_report(config=self.config, report=report)
 
 
 def _reason(finding: Finding) -> str:
@@ -509,31 +637,6 @@ def _redact_defect(report: pytest.TestReport, inspection: Inspection) -> None:
         if (redacted := inspection.redactor.text(text)) != text:
             report.longrepr = redacted
     report.sections = [(title, inspection.redactor.text(text)) for title, text in report.sections]
-
-
-def with_guards(found: Sequence[Finding], guards: Mapping[str, Finding]) -> list[Finding]:
-    """The findings, with each guard failing that blocks one of them.
-
-    A guard that was not selected has failed all the same, and whoever ran only one chapter needs to know it, too. So
-    has one whose check passed on other evidence: what it guards was not to be had.
-    """
-    blockers = {finding.blocked_by for finding in found}
-    needed = {name: guard for name, guard in guards.items() if name in blockers}
-    passed = (Outcome.PASS, Outcome.WARN, Outcome.NOT_APPLICABLE)
-    told = []
-    for finding in found:
-        guard = needed.pop(finding.name, None)
-        if guard is not None and finding.outcome in passed:
-            finding = replace(
-                guard,
-                nodeid=finding.nodeid,
-                seconds=finding.seconds,
-                measurements=finding.measurements,
-                causes=finding.causes,
-            )
-        told.append(finding)
-    ids = {finding.id for finding in found if finding.outcome not in passed}
-    return [*(guard for name, guard in needed.items() if name not in ids), *told]
 
 
 def rendered_remedies(
@@ -551,24 +654,12 @@ def rendered_remedies(
         facts = {**finding.facts, "parameter": finding.parameter or ""}
         try:
             if (remedy := remedy_for(finding.id, finding.variant)) is not None:
-                words = vocabulary(inspection.target, inspection.runtime.words, facts)
-                remedies[finding.name] = inspection.redactor.evidence(render(remedy, words))
+                words = vocabulary(inspection.target, inspection.words(), facts)
+                remedies[finding.name] = render(remedy, words, inspection.redactor.text)
         except GuideError as error:
             where = finding.remedy or "guide"
             defects.setdefault(str(error), Defect(where, finding.name, str(error), inspection.target.name))
     return remedies, tuple(defects.values())
-
-
-def read_findings(text: str) -> list[Finding]:
-    """Findings from the JSON that a report carried."""
-    return _findings_adapter().validate_json(text)
-
-
-@cache
-def _findings_adapter() -> TypeAdapter[list[Finding]]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(list[Finding])
 
 
 def _properties(finding: Finding) -> list[tuple[str, object]]:
@@ -581,6 +672,12 @@ def _properties(finding: Finding) -> list[tuple[str, object]]:
     ]
     properties += [(f"measurement {m.name}", f"{m.value:g} {m.unit}".rstrip()) for m in finding.measurements]
     return properties
+
+
+def _name_of(item: pytest.Item) -> str:
+    symptom = symptom_of(item)
+    assert symptom is not None
+    return named(symptom.id, _parameter(item))
 
 
 def _parameter(item: pytest.Item) -> str | None:
@@ -624,7 +721,7 @@ def finding(request: pytest.FixtureRequest) -> Recorder:
 
 
 @pytest.fixture
-def observer(request: pytest.FixtureRequest) -> Observer:
+def observer(request: pytest.FixtureRequest) -> Observations:
     """The observer of the target that the check is about. Checks ask for evidence by name instead."""
     run: HealthRun = request.config.pluginmanager.getplugin("health-run")
     return run.inspection(request.node).observer

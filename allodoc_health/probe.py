@@ -20,8 +20,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import pytest
 
@@ -54,6 +55,7 @@ class Probe:
     needs: tuple[str, ...]
     optional: frozenset[str]
     is_client: bool
+    lasts: Callable[[Any], float] = lambda target: 0.0
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -68,13 +70,17 @@ PROBES: dict[str, Probe] = {}
 """All probes and clients by name. Filled when the modules that define them are imported."""
 
 
-def probe(*, guard: str, deadline: float = 2.0) -> Callable[[Callable[..., Any]], Any]:
+def probe(
+    *, guard: str, deadline: float = 2.0, lasts: Callable[[Any], float] = lambda target: 0.0
+) -> Callable[[Callable[..., Any]], Any]:
     """Make a function a probe and return the pytest fixture of the same name.
 
     ``guard`` names the one check that fails when the probe does; axis values stand in it as ``{service}``.
-    ``deadline`` is in seconds and counts from the moment when everything that the probe needs is there.
+    ``deadline`` is in seconds and counts from the moment when everything that the probe needs is there. ``lasts`` says
+    for how many seconds of a target's time the probe is to look on purpose: they come before all else, and no deadline
+    and no budget counts them.
     """
-    return _definer(guard, deadline, is_client=False)
+    return _definer(guard, deadline, is_client=False, lasts=lasts)
 
 
 def client(*, guard: str, deadline: float = 2.0) -> Callable[[Callable[..., Any]], Any]:
@@ -82,7 +88,9 @@ def client(*, guard: str, deadline: float = 2.0) -> Callable[[Callable[..., Any]
     return _definer(guard, deadline, is_client=True)
 
 
-def _definer(guard: str, deadline: float, *, is_client: bool) -> Callable[[Callable[..., Any]], Any]:
+def _definer(
+    guard: str, deadline: float, *, is_client: bool, lasts: Callable[[Any], float] = lambda target: 0.0
+) -> Callable[[Callable[..., Any]], Any]:
     def define(function: Callable[..., Any]) -> Any:
         name = function.__name__
         if name in PROBES and PROBES[name].function.__module__ != function.__module__:
@@ -94,7 +102,7 @@ def _definer(guard: str, deadline: float, *, is_client: bool) -> Callable[[Calla
                     f"probe {name!r} needs {need!r}: no probe, client or axis of that name is defined before it"
                 )
         optional = frozenset(key for key, value in parameters.items() if value.default is not value.empty)
-        made = Probe(name, function, guard, deadline, tuple(parameters), optional, is_client)
+        made = Probe(name, function, guard, deadline, tuple(parameters), optional, is_client, lasts)
         for _, word, _, _ in string.Formatter().parse(guard):
             if word is not None and word not in axes_of(made):
                 raise ValueError(f"the guard of probe {name!r} names {word!r}, which is none of its axes")
@@ -134,10 +142,93 @@ PATIENCE = 1.0
 """Seconds after which somebody who looks at a terminal wants to know what is being waited for."""
 
 
+def key_of(name: str, values: Mapping[str, str]) -> Key:
+    """Which observation a probe's name means for these axis values."""
+    return name, tuple((axis, values[axis]) for axis in sorted(axes_of(PROBES[name])))
+
+
 def evidence_name(key: Key) -> str:
     """How a piece of evidence is called in the snapshot: ``probe`` or ``probe[value]``."""
     name, axes = key
     return f"{name}[{', '.join(value for _, value in axes)}]" if axes else name
+
+
+@dataclass(frozen=True, slots=True)
+class Unobserved:
+    """Why a probe gave no evidence.
+
+    ``reason`` is ``failed`` (then ``guard`` and what follows are as in :class:`Failed`), ``not-applicable``, or
+    ``defect`` if the probe itself broke down: then ``message`` is the exception's type.
+    """
+
+    reason: Literal["failed", "not-applicable", "defect"]
+    message: str
+    guard: str = ""
+    variant: str = ""
+    details: tuple[str, ...] = ()
+    since: datetime | None = None
+
+    @classmethod
+    def of(cls, problem: BaseException) -> Unobserved:
+        """What is told of a probe that ended so."""
+        if isinstance(problem, Failed):
+            return cls("failed", problem.message, problem.guard, problem.variant, problem.details, problem.since)
+        if isinstance(problem, NotApplicable):
+            return cls("not-applicable", str(problem))
+        return cls("defect", type(problem).__name__)
+
+    def problem(self) -> Exception:
+        """The exception that tells a check the same."""
+        if self.reason == "failed":
+            return Failed(self.message, self.guard, self.variant, self.details, self.since)
+        if self.reason == "not-applicable":
+            return NotApplicable(self.message)
+        return BrokenDown(f"the probe broke down when it was recorded: {self.message}")
+
+
+class BrokenDown(Exception):
+    """A probe broke down by a defect of its own, in the run that was recorded."""
+
+
+class Observations(Protocol):
+    """The evidence of one target: observed now, or recorded by an earlier run.
+
+    ``on_wait`` is told, in the main thread, the names of the probes that keep it waiting, and an empty list when it
+    waits no longer.
+    """
+
+    on_wait: Callable[[list[str]], None]
+
+    @property
+    def started(self) -> bool:
+        """Whether :meth:`start` has been called."""
+
+    def keep(self, earlier: Observations) -> None:
+        """Take over what lasted on purpose from earlier observations of the same target."""
+
+    def outlast(self, wanted: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+        """Come to the end of those of these probes, given as name and axis values, that last on purpose."""
+
+    def start(self, wanted: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+        """Make ready what these probes are to tell."""
+
+    def evidence(self, name: str, values: Mapping[str, str]) -> Any:
+        """The evidence of a probe. Raises Failed, NotApplicable, or the exception of a defective probe."""
+
+    def running(self) -> list[str]:
+        """The names of the probes that are under way."""
+
+    def collected(self) -> Mapping[str, Any]:
+        """All evidence so far by name."""
+
+    def unobserved(self) -> Mapping[str, Unobserved]:
+        """The probes that gave none, by name, with the reason."""
+
+    def timings(self) -> Mapping[str, float]:
+        """How long each finished probe took, in seconds, by name."""
+
+    def close(self) -> None:
+        """Let go of whatever probes opened."""
 
 
 @dataclass
@@ -155,8 +246,8 @@ class _Node:
     ended: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def expires(self) -> float | None:
-        return None if self.began is None else self.began + self.probe.deadline
+    def expires(self, lasts: float) -> float | None:
+        return None if self.began is None else self.began + self.probe.deadline + lasts
 
     def guard(self) -> str:
         return self.probe.guard.format(**dict(self.key[1]))
@@ -190,8 +281,7 @@ class Observer:
 
     :meth:`start` sets off all that are needed, each in a daemon thread that first waits for what it needs itself.
     :meth:`evidence` waits for one, no longer than its deadline and the budget allow. ``givens`` are the parameters that
-    are no probes (``target``, ``runtime``, ``now``, …); ``seal`` is applied to whatever a probe returns. ``on_wait`` is
-    told, in the main thread, the names of the probes that keep it waiting, and an empty list when it waits no longer.
+    are no probes (``target``, ``runtime``, ``now``, …); ``seal`` is applied to whatever a probe returns.
     """
 
     def __init__(
@@ -204,7 +294,7 @@ class Observer:
         self._givens = givens
         self._budget = budget
         self._seal = seal
-        self._on_wait = on_wait
+        self.on_wait = on_wait
         self._nodes: dict[Key, _Node] = {}
         self._lock = threading.Lock()
         self._started: float | None = None
@@ -214,6 +304,26 @@ class Observer:
     def started(self) -> bool:
         """Whether anything has been set off."""
         return self._started is not None
+
+    def outlast(self, wanted: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+        """Evaluate those of these probes that last on purpose, before the clock of the others starts."""
+        lasting = [(name, values) for name, values in wanted if self._lasts(PROBES[name])]
+        if not lasting:
+            return
+        self.start(lasting)
+        for name, values in lasting:
+            with contextlib.suppress(Exception):  # which the checks are told when they ask
+                self.evidence(name, values)
+        self._started = None
+
+    def keep(self, earlier: Observations) -> None:
+        """Take over what lasted on purpose from an observer of the same target: it is not looked at again."""
+        if isinstance(earlier, Observer):
+            kept = {key: node for key, node in earlier._nodes.items() if self._lasts(node.probe)}
+            self._nodes.update(kept)
+
+    def _lasts(self, made: Probe) -> float:
+        return made.lasts(self._givens.get("target"))
 
     def start(self, wanted: Iterable[tuple[str, Mapping[str, str]]]) -> None:
         """Set off probes, given as name and axis values, with all that they need."""
@@ -229,12 +339,8 @@ class Observer:
                 target=self._run, args=(node,), name=f"probe {evidence_name(node.key)}", daemon=True
             ).start()
 
-    def key(self, name: str, values: Mapping[str, str]) -> Key:
-        """Which observation a probe's name means for these axis values."""
-        return name, tuple((axis, values[axis]) for axis in sorted(axes_of(PROBES[name])))
-
     def _plan(self, name: str, values: Mapping[str, str], fresh: list[_Node]) -> None:
-        key = self.key(name, values)
+        key = key_of(name, values)
         if key in self._nodes:
             return
         node = self._nodes[key] = _Node(key, PROBES[name])
@@ -250,7 +356,7 @@ class Observer:
         try:
             for need in node.probe.needs:
                 if need in PROBES:
-                    needed = self._nodes[self.key(need, values)]
+                    needed = self._nodes[key_of(need, values)]
                     try:
                         arguments[need] = self._outcome(needed)
                     except (Failed, NotApplicable) as missing:
@@ -283,12 +389,13 @@ class Observer:
     def _outcome(self, node: _Node) -> Any:
         """Wait for a node within its deadline and the budget, then its value or its problem."""
         assert self._started is not None
-        budget_ends = self._started + self._budget
+        lasts = self._lasts(node.probe)
+        budget_ends = self._started + self._budget + lasts
         in_main_thread = threading.current_thread() is threading.main_thread()
         told = False
         while not node.done.is_set():
             now = time.monotonic()
-            expires = node.expires()
+            expires = node.expires(lasts)
             if now >= budget_ends:
                 late = f"no answer within the run's budget of {duration(self._budget)}"
                 # What it waits for itself is to blame; that one's guard fails, and this one is blocked by it.
@@ -300,7 +407,7 @@ class Observer:
                 node.settle(problem=node.failure(late))
             else:
                 if in_main_thread and now >= self._next_telling:
-                    self._on_wait(self.running())
+                    self.on_wait(self.running())
                     self._next_telling = now + PATIENCE / 2
                     told = True
                 limit = min(budget_ends, expires if expires is not None else now + 0.05)
@@ -308,19 +415,19 @@ class Observer:
                     limit = min(limit, self._next_telling)
                 node.done.wait(max(limit - now, 0.001))
         if told:
-            self._on_wait([])
+            self.on_wait([])
         return node.outcome()
 
     def _hanging(self, node: _Node) -> _Node:
         """The node that keeps this one from coming to an end: itself, or the first of its needs that is not there."""
         for need in node.probe.needs if node.began is None else ():
-            if need in PROBES and not (needed := self._nodes[self.key(need, dict(node.key[1]))]).done.is_set():
+            if need in PROBES and not (needed := self._nodes[key_of(need, dict(node.key[1]))]).done.is_set():
                 return self._hanging(needed)
         return node
 
     def evidence(self, name: str, values: Mapping[str, str]) -> Any:
         """The evidence of a probe. Raises Failed, NotApplicable, or the exception of a defective probe."""
-        key = self.key(name, values)
+        key = key_of(name, values)
         if key not in self._nodes:
             self.start([(name, values)])
         return self._outcome(self._nodes[key])
@@ -330,23 +437,15 @@ class Observer:
         return [evidence_name(node.key) for node in self._nodes.values() if node.began and not node.done.is_set()]
 
     def collected(self) -> dict[str, Any]:
-        """All evidence so far by name, with what is known of the probes that gave none."""
-        found: dict[str, Any] = {}
-        for node in self._nodes.values():
-            if node.probe.is_client:
-                continue
-            name = evidence_name(node.key)
-            if not node.done.is_set():
-                found[name] = {"failed": "no answer", "guard": node.guard()}
-            elif isinstance(node.problem, Failed):
-                found[name] = {"failed": node.problem.message, "guard": node.problem.guard}
-            elif isinstance(node.problem, NotApplicable):
-                found[name] = {"not_applicable": str(node.problem)}
-            elif node.problem is not None:
-                found[name] = {"defect": type(node.problem).__name__}
-            else:
-                found[name] = node.value
-        return found
+        """All evidence so far by name."""
+        return {name: node.value for name, node in self._told() if node.done.is_set() and node.problem is None}
+
+    def unobserved(self) -> dict[str, Unobserved]:
+        """The probes that gave none, by name, with the reason; one that nobody waited for to its end has none."""
+        return {name: Unobserved.of(node.problem) for name, node in self._told() if node.problem is not None}
+
+    def _told(self) -> Iterator[tuple[str, _Node]]:
+        return ((evidence_name(node.key), node) for node in self._nodes.values() if not node.probe.is_client)
 
     def timings(self) -> dict[str, float]:
         """How long each finished probe took, in seconds, by name."""

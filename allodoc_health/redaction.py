@@ -124,11 +124,16 @@ _RUN = re.compile(r"[A-Za-z0-9]{4,}")
 _REMEMBERED = 50_000  # words and tokens, so that a long run does not grow
 
 
+def new_key() -> bytes:
+    """What makes the tokens of one run: those of another run for the same values are others."""
+    return secrets.token_bytes(16)
+
+
 class Redactor:
     """Replaces what may not leave the process. One for each run: tokens of different runs can't be compared."""
 
     def __init__(self, key: bytes | None = None, *, mask_addresses: bool = True) -> None:
-        self._key = key or secrets.token_bytes(16)
+        self._key = key or new_key()
         self._secrets: dict[str, str] = {}
         self._fragments: dict[str, list[str]] = {}
         self._learning = threading.Lock()  # probes learn while others redact

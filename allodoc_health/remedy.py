@@ -40,7 +40,7 @@ A symptom that ends in ``/variant`` picks the section for one way to fail: `` `d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -211,10 +211,11 @@ def _finish(path: Path, section: dict[str, Any], usual_time: str) -> Remedy:
     )
 
 
-def render(remedy: Remedy, words: Mapping[str, Any]) -> Remedy:
+def render(remedy: Remedy, words: Mapping[str, Any], seal: Callable[[str], str] = str) -> Remedy:
     """The remedy with its templates filled in. ``words`` are the names that templates may use.
 
-    Raises GuideError for a template that doesn't compile or names something that does not exist.
+    ``seal`` redacts what was filled in. The guide's own prose has no secret, though it may look like one
+    (``password: someone``). Raises GuideError for a template that doesn't compile or names what does not exist.
     """
     import jinja2
 
@@ -225,7 +226,7 @@ def render(remedy: Remedy, words: Mapping[str, Any]) -> Remedy:
         if "{{" not in text and "{%" not in text:
             return text
         try:
-            return environment.from_string(text).render(words)
+            return seal(environment.from_string(text).render(words))
         except jinja2.TemplateError as error:
             raise GuideError(f"{remedy.anchor}: {error} in {text!r}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from allodoc_health.finding import Finding
+from allodoc_health.probe import Unobserved
 from allodoc_health.remedy import Remedy
 from allodoc_health.target import Target
 from allodoc_health.verdict import Verdict
 
-SCHEMA = "allodoc-health/1"
+SCHEMA = "allodoc-health/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,29 @@ class Defect:
     target: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """How a target became well, or did not: after how many ``seconds`` of at most ``limit``, in how many ``looks``.
+
+    ``green_after`` holds, for each finding that was not green at first, the seconds after which it was; ``flapped`` the
+    names of those that were so more than once.
+    """
+
+    seconds: float
+    limit: float
+    looks: int
+    green_after: Mapping[str, float]
+    flapped: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class TargetReport:
     """All that was found out about one target.
 
-    ``not_run`` names the checks that were selected and did not get their turn, ``cut_short`` says why the run ended
-    before it was through.
+    ``unobserved`` names the probes that gave no evidence. ``not_run`` names the checks that were selected and did not
+    get their turn, ``cut_short`` says why the run ended before it was through. ``replayed`` is the snapshot that was
+    told again, if the target itself was not looked at. ``operator`` is what the words of its commands are made of.
+    ``warnings`` are sentences on what nobody asked for and everybody should know, such as a waiver that ran out.
     """
 
     target: Target
@@ -45,6 +64,16 @@ class TargetReport:
     defects: Sequence[Defect] = ()
     not_run: Sequence[str] = ()
     cut_short: str = ""
+    unobserved: Mapping[str, Unobserved] = field(default_factory=dict)
+    operator: Mapping[str, Any] = field(default_factory=dict)
+    replayed: str = ""
+    waited: Waited | None = None
+    warnings: Sequence[str] = ()
+
+    @property
+    def partial(self) -> bool:
+        """Whether there is less in it than was asked for."""
+        return bool(self.not_run or self.cut_short)
 
     def finding(self, name: str) -> Finding:
         """The finding of a name, ``id`` or ``id[parameter]``. Raises KeyError."""
@@ -55,12 +84,22 @@ class TargetReport:
 
 
 def to_json(value: Any) -> Any:
-    """Evidence, findings and the like as what JSON can hold; times in ISO 8601 with their zone."""
-    from pydantic_core import to_jsonable_python
+    """Evidence, findings and the like as what JSON can hold; times in ISO 8601 with their zone.
 
-    return to_jsonable_python(value, fallback=str)
+    JSON has no infinity: it becomes a string, which is read back as the number that it was.
+    """
+    import pydantic_core
+
+    return json.loads(pydantic_core.to_json(value, fallback=str, inf_nan_mode="strings"))
 
 
 def dumps(value: Any) -> str:
     """JSON text of :func:`to_json`, as it is kept in a file."""
-    return json.dumps(to_json(value), ensure_ascii=False, indent=1)
+    return json.dumps(to_json(value), ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a snapshot's content as plain JSON, without its own ``digest``."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    canonical = json.dumps(rest, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

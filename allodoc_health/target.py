@@ -10,11 +10,21 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from allodoc_health.limits import Limits
 
@@ -170,14 +180,29 @@ class AccountSettings(_Settings):
     file: str | None = None
 
 
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""A text that says something."""
+
+
+def _moment(value: object) -> object:
+    """Refuse whatever is no moment for everybody: a number, a date, or a time whose zone one has to guess."""
+    given = value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            given = datetime.fromisoformat(value)
+    if not isinstance(given, datetime) or given.tzinfo is None:
+        raise ValueError("needs a date, a time and a zone, as in 2027-01-31T00:00:00Z")
+    return given
+
+
 class Waiver(_Settings):
     """A finding that somebody has accepted for a time. It is still measured and shown."""
 
     symptom: str
     parameter: str | None = None
-    reason: Annotated[str, Field(min_length=1)]
-    owner: Annotated[str, Field(min_length=1)]
-    expires: AwareDatetime
+    reason: Words
+    owner: Words
+    expires: Annotated[AwareDatetime, BeforeValidator(_moment)]
 
     def covers(self, symptom: str, parameter: str | None) -> bool:
         """Whether this waiver is about a finding; one without a parameter is about all of a symptom's."""
@@ -213,6 +238,7 @@ class Target(TargetSettings):
     """A target with everything that could be found out about it.
 
     ``found`` says how each service was recognised; ``undiscovered`` why discovery could not look, if it couldn't.
+    ``deploy_window`` is for how many seconds requests are sent while something is deployed.
     """
 
     name: str
@@ -220,6 +246,7 @@ class Target(TargetSettings):
     found: dict[str, str] = {}
     undiscovered: str = ""
     credentials: dict[str, Credential] = {}
+    deploy_window: float = 0.0
     started: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -281,7 +308,7 @@ def _explain(path: Path, text: str, problem: Any) -> str:
         return f"{where}: {dotted} = {given!r} is not valid; {nearest(str(given), valid)}"
     if isinstance(given, dict | list):
         return f"{where}: {dotted}: {message}"
-    return f"{where}: {dotted} = {str(given) if isinstance(given, date) else repr(given)}: {message}"
+    return f"{where}: {dotted} = {str(given) if isinstance(given, date | time) else repr(given)}: {message}"
 
 
 def line_in(path: Path, location: tuple[int | str, ...]) -> str:

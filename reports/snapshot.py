@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import pytest
 
 from allodoc_health.finding import Finding
-from allodoc_health.run import SCHEMA, TargetReport, dumps
+from allodoc_health.redaction import WITHHELD
+from allodoc_health.run import SCHEMA, TargetReport, digest_of, dumps, to_json
 
 FOLDER = "reports/runs"
 
@@ -34,10 +37,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder for the reports (default: %(default)s); written --reports=DIR if it exists outside this checkout",
     )
     group.addoption("--no-reports", action="store_true", help="write no report files")
+    group.addoption(
+        "--snapshot",
+        metavar="FILE",
+        help="write the snapshot there, too; {target} in it stands for the target's name",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the writer."""
+    """Register the writer. Refuses one file for several targets."""
+    wanted, targets = config.getoption("snapshot"), config.getoption("target") or config.getoption("replay") or ()
+    if wanted and len(set(targets)) > 1 and "{target}" not in wanted:
+        raise pytest.UsageError(f"--snapshot {wanted} is one file for {len(targets)} targets: put {{target}} into it")
     config.pluginmanager.register(SnapshotWriter(config), "health-snapshot")
 
 
@@ -47,9 +58,14 @@ def report_path(config: pytest.Config, report: TargetReport, suffix: str, name: 
     ``number`` tells apart the runs of one target that began in the same second.
     """
     moment = report.started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name or report.target.name)
+    told = f"{moment}-{safe_name(name or report.target.name)}{'-replayed' if report.replayed else ''}"
     folder: str = config.getoption("reports")
-    return config.rootpath / folder / f"{moment}-{safe}{f'-{number}' if number > 1 else ''}{suffix}"
+    return config.rootpath / folder / f"{told}{f'-{number}' if number > 1 else ''}{suffix}"
+
+
+def safe_name(name: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
 
 
 @contextlib.contextmanager
@@ -66,18 +82,28 @@ def _written(path: Path, text: str) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a report file whole or not at all, in place of what was there. Raises OSError."""
+    """Write a report file whole or not at all, in place of what was there. Raises OSError.
+
+    A device or a pipe, such as ``/dev/stdout``, is written to as it is, and a link goes on leading where it led.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8")
+        return
+    path = path.resolve()
     with _written(path, text) as unfinished:
         unfinished.replace(path)
 
 
 _NUMBER = pytest.StashKey[int]()
 
+WRITTEN = pytest.StashKey[list[Path]]()
+"""In ``config.stash``, the files that this run wrote so far, for outputs that lead to them."""
+
 
 def write_report(config: pytest.Config, report: TargetReport, suffix: str, text: str, name: str = "") -> Path:
     """Write a run's file whole or not at all, never over another run's, and let ``latest`` lead to it. Raises OSError.
 
-    All files of a run get the same number, if they need one.
+    All files of a run get the same number, if they need one. What was replayed is no latest run.
     """
     path = report_path(config, report, suffix, name)
     with _written(path, text) as unfinished:
@@ -89,12 +115,14 @@ def write_report(config: pytest.Config, report: TargetReport, suffix: str, text:
                 continue
             config.stash[_NUMBER] = number
             break
-    latest = path.with_name(f"latest{suffix}")
-    link = path.with_name(f".{latest.name}.{os.getpid()}.link")
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.name)
-    link.replace(latest)
+    if not report.replayed:
+        latest = path.with_name(f"latest{suffix}")
+        link = path.with_name(f".{latest.name}.{os.getpid()}.link")
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        link.replace(latest)
     _clear(path.parent)
+    config.stash.setdefault(WRITTEN, []).append(path)
     return path
 
 
@@ -126,31 +154,66 @@ class SnapshotWriter:
 
     def pytest_health_report(self, report: TargetReport) -> None:
         """Write one target's snapshot; a folder that can't be written is said, and changes nothing else."""
-        if self.config.getoption("no_reports"):
+        wanted = self.config.getoption("snapshot")
+        if self.config.getoption("no_reports") and not wanted:
             return
+        path = report_path(self.config, report, ".json")
         try:
-            write_report(self.config, report, ".json", dumps(snapshot(report)) + "\n")
+            text = dumps(snapshot(report, suite_run(self.config, report))) + "\n"
+            if not self.config.getoption("no_reports"):
+                write_report(self.config, report, ".json", text)
+            if wanted:
+                name = wanted.replace("{target}", safe_name(report.target.name))
+                path = self.config.invocation_params.dir / name
+                write_whole(path, text)
         except (OSError, TypeError, ValueError) as error:
-            path = report_path(self.config, report, ".json")
             terminal = self.config.pluginmanager.getplugin("terminalreporter")
             terminal.write_line(f"no snapshot: {path}: {getattr(error, 'strerror', None) or error}", red=True)
 
 
-def snapshot(report: TargetReport) -> dict[str, Any]:
-    """The snapshot of one target as plain data; its keys are a contract."""
+PACKAGES = ("pytest", "pytest-testinfra", "psycopg", "redis", "requests", "docker", "cryptography", "pglast")
+"""The libraries on whose versions it depends what is observed and how."""
+
+
+def suite_run(config: pytest.Config, report: TargetReport) -> dict[str, Any]:
+    """The suite's own version, its libraries', and how it was called; the keys are those of the snapshot."""
     return {
-        "schema": SCHEMA,
-        "target": report.target.name,
-        "started": report.started,
-        "seconds": round(report.seconds, 3),
-        "verdict": report.verdict,
-        "findings": [_finding(finding) for finding in report.findings],
-        "defects": report.defects,
-        "remedies": report.remedies,
-        "timings": {name: round(seconds, 4) for name, seconds in report.timings.items()},
-        "target_settings": report.target,
-        "evidence": report.evidence,
+        "version": version("allodoc-health"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        # An address may hold a password, or be one, as those of chats are.
+        "arguments": [re.sub(r"[\w.+-]+:/\S*", WITHHELD, word) for word in map(str, config.invocation_params.args)],
+        "replayed": report.replayed or None,
     }
+
+
+def snapshot(report: TargetReport, suite: Mapping[str, Any]) -> dict[str, Any]:
+    """The snapshot of one target as JSON; :class:`allodoc_health.snapshot.Snapshot` is its type."""
+    target = report.target
+    content: dict[str, Any] = to_json(
+        {
+            "schema": SCHEMA,
+            "target": target.name,
+            "started": report.started,
+            "seconds": round(report.seconds, 3),
+            "suite": suite,
+            "verdict": report.verdict,
+            "findings": [_finding(finding) for finding in report.findings],
+            "defects": report.defects,
+            "not_run": report.not_run,
+            "cut_short": report.cut_short,
+            "waited": report.waited,
+            "warnings": report.warnings,
+            "remedies": report.remedies,
+            "timings": {name: round(seconds, 4) for name, seconds in report.timings.items()},
+            # The limits that this target has of its own: a replay holds the evidence against today's others.
+            "target_settings": {**target.model_dump(), "limits": target.limits.model_dump(exclude_defaults=True)},
+            "operator": report.operator,
+            "evidence": report.evidence,
+            "unobserved": report.unobserved,
+        }
+    )
+    return {**content, "digest": digest_of(content)}
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

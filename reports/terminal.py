@@ -6,14 +6,19 @@ import os
 import textwrap
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from allodoc_health.finding import Escalation, Finding, Outcome, duration
+from allodoc_health.looks import Look
 from allodoc_health.remedy import Remedy, Step
-from allodoc_health.run import TargetReport
-from allodoc_health.verdict import State
+from allodoc_health.run import TargetReport, Waited
+from reports.comparison import COMPARISONS, Comparison, Kind, compare, comparison_lines
+from reports.history import PAST, Past
+from reports.history.telling import coming, course_words, escalation, trend_words
+from reports.overview import STATE_COLOURS, overview_lines, worst_first
 
 LETTERS = {
     Outcome.PASS: ("passed", ".", "PASS", {"green": True}),
@@ -25,16 +30,11 @@ LETTERS = {
 }
 DEFECT = ("error", "E", ("DEFECT", {"red": True}))
 
-COLOURS = {
-    State.HEALTHY: {"green": True},
-    State.WARNING: {"yellow": True},
-    State.FAILING: {"red": True},
-    State.UNKNOWN: {"red": True},
-}
-
-# How many root causes are told with their remedy, and how many consequences at all, before the rest is only named.
+# How many root causes are told with their remedy, how many consequences, and in a watch how many changes, before the
+# rest is only named or counted.
 SHOWN_REMEDIES = 3
 SHOWN_CONSEQUENCES = 12
+SHOWN_CHANGES = 12
 INDENT = "      "
 WIDEST = 120
 
@@ -50,6 +50,8 @@ class Screen:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.reports: list[TargetReport] = []
+        self._shown_before: list[str] | None = None
+        self._turn_before: dict[str, TargetReport] = {}
 
     @property
     def terminal(self) -> pytest.TerminalReporter | None:
@@ -67,7 +69,7 @@ class Screen:
         _teach_colours(terminal)
         if terminal.isatty and os.environ.get("TERM") != "dumb":
             for inspection in run.inspections.values():
-                inspection.on_wait = self._waiting
+                inspection.observer.on_wait = self._waiting
 
     def _waiting(self, names: Sequence[str]) -> None:
         """Show, behind what the line already says, what is being waited for, as long as there is something."""
@@ -86,6 +88,50 @@ class Screen:
             # Past the writer, which counts what it writes to align the progress at the right.
             writer._file.write(text)
             writer.flush()
+
+    def pytest_health_look(self, look: Look) -> None:
+        """Show one look of several: in a watch the whole verdict, while waiting what is waited for, when that changes.
+
+        A terminal is redrawn; a file gets what is new.
+        """
+        terminal = self.terminal
+        if terminal is None:
+            return
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            if self.config.option.watch is None:
+                self._show_waiting(terminal, look)
+            else:
+                self._show_turn(terminal, look)
+            terminal.flush()
+
+    def _show_waiting(self, terminal: pytest.TerminalReporter, look: Look) -> None:
+        several = len(look.waiting_for) > 1
+        names = [f"{target} {name}" if several else name for target, some in look.waiting_for.items() for name in some]
+        if names == self._shown_before:
+            return
+        self._shown_before = names
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        told = f"waiting for {', '.join(names[:4])}{more}" if names else "all green: looking at everything once more"
+        terminal.write_line(f"{look.seconds:5.0f} s: {told} ({look.left:.0f} s left)", yellow=bool(names))
+
+    def _show_turn(self, terminal: pytest.TerminalReporter, look: Look) -> None:
+        if terminal.isatty:
+            terminal.write("\x1b[H\x1b[2J\x1b[3J")
+        moment = datetime.now(UTC).strftime("%H:%M:%S UTC")
+        every = duration(self.config.option.watch)
+        terminal.write_line(f"{moment}, look {look.number}, every {every}; Ctrl-C ends with a report", light=True)
+        for target, (error,) in look.waiting_for.items():
+            terminal.write_line(f"{target}: {error}", red=True)
+        for report in look.reports:
+            before = self._turn_before.get(report.target.name)
+            self._turn_before[report.target.name] = report
+            changes = compare(before, report) if before is not None else None
+            if changes is not None and not terminal.isatty and not changes.of(Kind.FINDING):
+                continue
+            terminal.write_line("")
+            for text, markup in turn_lines(report, changes):
+                terminal.write_line(text, **markup)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
@@ -119,12 +165,27 @@ class Screen:
         width = min(WIDEST, terminal._tw.fullwidth) if terminal.isatty else WIDEST
         told = set(terminal.reportchars)
         strict = bool(self.config.getini("strict"))
-        for report in self.reports:
+        # What stays on the screen is the worst of them.
+        for report in reversed(worst_first(self.reports)):
             if self.config.get_verbosity() >= 0:
                 terminal.write_line("")
+            compared = self.config.stash.get(COMPARISONS, {}).get(report.target.name)
+            if compared is not None and self.config.getoption("diff"):
+                for text, markup in comparison_lines(compared):
+                    terminal.write_line(text, **markup)
             for text, markup in verdict_lines(
-                report, self.config.get_verbosity(), width=width, reasons="s" in told, passes="p" in told, strict=strict
+                report,
+                self.config.get_verbosity(),
+                width=width,
+                reasons="s" in told,
+                passes="p" in told,
+                strict=strict,
+                past=self.config.stash.get(PAST, {}).get(report.target.name),
             ):
+                terminal.write_line(text, **markup)
+        if len(self.reports) > 1:
+            terminal.write_line("")
+            for text, markup in overview_lines(self.reports):
                 terminal.write_line(text, **markup)
 
 
@@ -160,12 +221,13 @@ def verdict_lines(
     reasons: bool = False,
     passes: bool = False,
     strict: bool = False,
+    past: Past | None = None,
 ) -> Iterator[Line]:
     """The verdict on one target as lines with their colours, the gravest nearest to the end of the screen.
 
     With ``verbosity`` below 0 only the root causes' first lines and the state, below -1 the state alone; above 0 what
     passed and what is not applicable too, and what warns with its remedy; above 1 also the evidence that the findings
-    rest on. ``reasons`` and ``passes`` are pytest's ``-rs`` and ``-rp``.
+    rest on. ``reasons`` and ``passes`` are pytest's ``-rs`` and ``-rp``. ``past`` is what history knows.
     """
     verdict = report.verdict
     by_name = {finding.name: finding for finding in report.findings}
@@ -182,19 +244,41 @@ def verdict_lines(
         yield from _brief(report, Outcome.WAIVED)
         for finding in report.findings:
             if finding.outcome is Outcome.WARN:
-                yield from finding_lines(finding, report, width=width, remedy=verbosity > 0, proof=verbosity > 0)
+                loud = verbosity > 0
+                yield from finding_lines(finding, report, width=width, remedy=loud, proof=loud, past=past, trend=loud)
     told: set[Remedy] = set()
     for index, name in enumerate(verdict.root_causes if verbosity >= -1 else ()):
         remedy = report.remedies.get(name)
         full = verbosity > 0 or (index < SHOWN_REMEDIES and remedy not in told)
         loud = verbosity >= 0
-        yield from finding_lines(by_name[name], report, width=width, remedy=loud and full, proof=loud)
+        yield from finding_lines(
+            by_name[name],
+            report,
+            width=width,
+            remedy=loud and full,
+            proof=loud,
+            past=past if loud else None,
+            trend=verbosity > 0,
+        )
         if remedy is not None:
             told.add(remedy)
     consequences = [by_name[name] for name in verdict.consequences]
     if consequences and verbosity >= 0:
         yield from _consequence_lines(consequences, verbosity, verdict.root_causes, width)
-    yield from _last_lines(report, verbosity, strict)
+    for text in coming(report, past) if past is not None and verbosity >= 0 else ():
+        yield f"soon  {text}", {"yellow": True}
+    yield from _last_lines(report, verbosity, strict, past)
+
+
+def turn_lines(report: TargetReport, changes: Comparison | None) -> Iterator[Line]:
+    """One look of a watch: the state on top, then the root causes with what to do, then what changed since the last."""
+    *_, state = _last_lines(report, -1, strict=False, past=None)
+    yield state
+    by_name = {finding.name: finding for finding in report.findings}
+    for index, name in enumerate(report.verdict.root_causes):
+        yield from finding_lines(by_name[name], report, width=WIDEST, remedy=index == 0, proof=True)
+    if changes is not None:
+        yield from comparison_lines(changes, SHOWN_CHANGES)
 
 
 def _brief(report: TargetReport, outcome: Outcome) -> Iterator[Line]:
@@ -216,9 +300,22 @@ def _indented(texts: Sequence[str]) -> Iterator[Line]:
             yield INDENT + line, {}
 
 
-def finding_lines(finding: Finding, report: TargetReport, *, width: int, remedy: bool, proof: bool) -> Iterator[Line]:
-    """A finding as in the design: what was measured, what proves it, what to do."""
+def finding_lines(
+    finding: Finding,
+    report: TargetReport,
+    *,
+    width: int,
+    remedy: bool,
+    proof: bool,
+    past: Past | None = None,
+    trend: bool = False,
+) -> Iterator[Line]:
+    """A finding as in the design: what was measured, how it came to that, what proves it, what to do."""
     yield _headline(finding), {**LETTERS[finding.outcome][3], "bold": True}
+    if past is not None and (words := course_words(finding, past, report.started)):
+        yield INDENT + words, {}
+    if past is not None and trend:
+        yield from _indented(list(trend_words(finding, past)))
     if proof:
         yield from _indented(finding.message.splitlines()[1:])
         yield from _indented(finding.details)
@@ -284,8 +381,22 @@ def because(finding: Finding, roots: Sequence[str]) -> str:
     return ", ".join(causes[:2]) + more
 
 
-def _last_lines(report: TargetReport, verbosity: int, strict: bool) -> Iterator[Line]:
+def waited_text(waited: Waited) -> str:
+    """How long it took until a target was well, what took longest, and what went to and fro."""
+    looks = f"{waited.looks} look{'s' if waited.looks > 1 else ''}"
+    over = waited.seconds >= waited.limit
+    said = (
+        f"waited {duration(waited.seconds)} of {duration(waited.limit)}, {looks}{': not all is green' if over else ''}"
+    )
+    if waited.green_after:
+        name, seconds = max(waited.green_after.items(), key=lambda item: item[1])
+        said += f"; {len(waited.green_after)} became green, the last after {duration(seconds)}: {name}"
+    return said + (f"; to and fro: {', '.join(waited.flapped)}" if waited.flapped else "")
+
+
+def _last_lines(report: TargetReport, verbosity: int, strict: bool, past: Past | None) -> Iterator[Line]:
     verdict = report.verdict
+    level, reason = escalation(report, past)
     counts = dict.fromkeys(Outcome, 0)
     for finding in report.findings:
         counts[finding.outcome] += 1
@@ -298,21 +409,25 @@ def _last_lines(report: TargetReport, verbosity: int, strict: bool) -> Iterator[
             for defect in report.defects:
                 where, words = defect.symptom or defect.nodeid, defect.text.strip().splitlines()[-1:]
                 yield f"DEFECT {where}   the suite itself is at fault: {''.join(words)}", {"red": True}
+    for warning in report.warnings if verbosity >= 0 else ():
+        yield f"warning: {warning}", {"yellow": True}
+    if report.waited is not None and verbosity >= 0:
+        yield waited_text(report.waited), {}
     if report.cut_short and verbosity >= 0:
         yield f"the run ended early: {report.cut_short}", {"yellow": True}
     if verbosity < -1:
         pass
-    elif verdict.escalation is not Escalation.NONE:
-        yield f" then escalate: {verdict.escalation.value} ({verdict.escalation_reason})", {"bold": True}
-    elif verdict.escalation_reason:
-        yield f" then {verdict.escalation_reason}", {"bold": True}
+    elif level is not Escalation.NONE:
+        yield f" then escalate: {level.value} ({reason})", {"bold": True}
+    elif reason:
+        yield f" then {reason}", {"bold": True}
     cause = f": {', '.join(verdict.root_causes)}" if verdict.root_causes else ""
     refused = ", which --strict makes failures," if strict and counts[Outcome.WARN] else ""
     told = f"({', '.join(parts)}; {duration(report.seconds)})"
     yield (
         f"{report.target.name} {verdict.state.phrase}{refused}{cause}   {told}",
         {
-            **COLOURS[verdict.state],
+            **STATE_COLOURS[verdict.state],
             "bold": True,
         },
     )

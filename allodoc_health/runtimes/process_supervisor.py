@@ -21,9 +21,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from dotenv import dotenv_values
@@ -65,6 +66,18 @@ def default_state_folder() -> Path:
     return Path(named).absolute() if named else CHECKOUT / ".demo"
 
 
+def _python() -> str:
+    """What to type for this very Python: ``python`` if that is it, otherwise its path, short if it can be."""
+    found = shutil.which("python")
+    if found and Path(found).parent == Path(sys.executable).parent:
+        return "python"
+    executable = Path(sys.executable)
+    with contextlib.suppress(ValueError):
+        return shlex.quote(str(executable.relative_to(CHECKOUT)))
+    return shlex.quote(str(executable))
+
+
+@dataclass(frozen=True, slots=True)
 class SupervisorWords:
     """The demo's command line, as it is typed in the checkout.
 
@@ -74,10 +87,9 @@ class SupervisorWords:
     "python -m demo exec redis --state '/tmp/two demos' -- redis-cli ping"
     """
 
-    def __init__(self, state: Path, python: str | None = None) -> None:
-        self._demo = f"{python or _python()} -m demo"
-        self._state = "" if state == default_state_folder() else f" --state {shlex.quote(str(state))}"
-        self._folder = state
+    state: Path
+    python: str = field(default_factory=_python)
+    kind: Literal["supervisor"] = "supervisor"
 
     def start(self, role: str) -> str:
         """The command that starts a service."""
@@ -122,12 +134,12 @@ class SupervisorWords:
 
     def variables(self, role: str) -> str:
         """The command that lists the names of the variables that a service is given, and no value."""
-        path = shlex.quote(str(self._folder / role / "env.given"))
+        path = shlex.quote(str(self.state / role / "env.given"))
         return f"sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/\\1/p' {path} | sort"
 
     def setting(self, role: str, name: str) -> str:
         """The command that prints the value of one variable that a service was given, whether it runs or not."""
-        path = shlex.quote(str(self._folder / role / "env.given"))
+        path = shlex.quote(str(self.state / role / "env.given"))
         # Written without an equals sign after the name, which would look like a secret to whoever masks them.
         return f"sed -n \"/^{name}\\>/{{s/^[^=]*=//;s/^'//;s/'$//;p}}\" {path}"
 
@@ -136,7 +148,8 @@ class SupervisorWords:
         return self._command("stats")
 
     def _command(self, action: str, role: str = "") -> str:
-        return f"{self._demo} {action}{' ' + role if role else ''}{self._state}"
+        state = "" if self.state == default_state_folder() else f" --state {shlex.quote(str(self.state))}"
+        return f"{self.python} -m demo {action}{' ' + role if role else ''}{state}"
 
 
 class SupervisorRuntime:
@@ -513,14 +526,3 @@ def _kill_group(pid: int) -> None:
                 child.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _python() -> str:
-    """What to type for this very Python: ``python`` if that is it, otherwise its path, short if it can be."""
-    found = shutil.which("python")
-    if found and Path(found).parent == Path(sys.executable).parent:
-        return "python"
-    executable = Path(sys.executable)
-    with contextlib.suppress(ValueError):
-        return shlex.quote(str(executable.relative_to(CHECKOUT)))
-    return shlex.quote(str(executable))

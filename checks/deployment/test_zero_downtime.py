@@ -5,10 +5,28 @@ from __future__ import annotations
 from allodoc_health.finding import Recorder, Severity, duration
 from allodoc_health.limits import Limits
 from allodoc_health.symptom import symptom
+from fixtures.deploy_window import DeployWindow
 from fixtures.stopping import StopBehaviour
 from fixtures.upstream_errors import UpstreamErrors
 
 NO_RESTART = ("", "no")
+
+BACKEND_GONE = (
+    "service.running",
+    "service.stays-up[backend]",
+    "service.restart-loop[backend]",
+    "service.oom-killed[backend]",
+    "service.required-env[backend]",
+    "service.health-endpoint",
+    "service.port-conflict",
+    "network.nginx-upstream",
+    "network.service-link",
+    "cache.ping",
+    "db.port",
+    "db.accepts-connections",
+    "db.login",
+)
+"""What leaves requests without an answer, whether or not something is being deployed."""
 
 
 @symptom("deploy.graceful-shutdown", severity=Severity.MINOR)
@@ -41,25 +59,27 @@ def test_the_service_stops_when_it_is_told_to(stop_behaviour: StopBehaviour, fin
 
 
 @symptom(
+    "deploy.availability",
+    severity=Severity.MAJOR,
+    caused_by=[*BACKEND_GONE, "deploy.dependencies", "deploy.migrations"],
+)
+def test_the_deployment_cuts_nobody_off(deploy_window: DeployWindow, limits: Limits, finding: Recorder) -> None:
+    """While something is deployed, requests are answered as before."""
+    window = deploy_window
+    finding.note(*(f"{count} × {failure}" for failure, count in window.failed.items()))
+    if window.failed:
+        finding.warn(f"{window.unanswered} of {window.sent} requests failed in {duration(window.seconds)}")
+    finding.measure("requests failed", window.unanswered, of=window.sent, limit=limits.deploy.unanswered)
+    finding.measure("longest gap", window.longest_gap, unit="s", limit=limits.deploy.gap)
+    if not window.gap_ended:
+        finding.began(window.gap_began)
+        finding.fail(f"no answer any more in the last {duration(window.longest_gap)} of {duration(window.seconds)}")
+
+
+@symptom(
     "deploy.upstream-errors",
     severity=Severity.MAJOR,
-    caused_by=[
-        "service.running",
-        "service.stays-up[backend]",
-        "service.restart-loop[backend]",
-        "service.oom-killed[backend]",
-        "service.required-env[backend]",
-        "service.health-endpoint",
-        "service.port-conflict",
-        "network.nginx-upstream",
-        "network.service-link",
-        "cache.ping",
-        "db.port",
-        "db.accepts-connections",
-        "db.login",
-        "deploy.dependencies",
-        "deploy.migrations",
-    ],
+    caused_by=[*BACKEND_GONE, "deploy.dependencies", "deploy.migrations", "deploy.availability"],
 )
 def test_nginx_finds_a_backend(upstream_errors: UpstreamErrors, limits: Limits, finding: Recorder) -> None:
     """nginx has a backend for every request, also while one is being deployed."""

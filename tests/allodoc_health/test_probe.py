@@ -12,7 +12,7 @@ import pytest
 
 from allodoc_health import probe as module
 from allodoc_health.finding import Failed, NotApplicable
-from allodoc_health.probe import AXES, PROBES, Observer, axis, client, probe
+from allodoc_health.probe import AXES, PROBES, Observer, Unobserved, axis, client, probe
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +183,9 @@ def test_every_check_sees_the_same_outcome() -> None:
     assert done.wait(5)
     time.sleep(0.05)
     assert failure(observed, "slow") is first
-    assert observed.collected() == {"slow": {"failed": "no answer within 50 ms", "guard": "x.slow"}}
+    assert not observed.collected()
+    told = Unobserved("failed", "no answer within 50 ms", "x.slow", details=("asked by the probe slow",))
+    assert observed.unobserved() == {"slow": told}
 
 
 def test_the_budget_ends_everything_and_blames_what_hangs(ended: threading.Event) -> None:
@@ -305,7 +307,7 @@ def test_a_defect_is_a_defect() -> None:
             observed.evidence("main", {})
         lengths.append(len(traceback.extract_tb(caught.value.__traceback__)))
     assert len(set(lengths)) == 1
-    assert observed.collected() == {"broken": {"defect": "KeyError"}, "main": {"defect": "KeyError"}}
+    assert observed.unobserved() == dict.fromkeys(("broken", "main"), Unobserved("defect", "KeyError"))
 
 
 # -- clients ---------------------------------------------------------------------------------------
@@ -399,11 +401,8 @@ def test_what_was_observed_is_named_by_probe_and_values(ended: threading.Event) 
     observed.evidence("state", {"service": "postgres"})
     with pytest.raises(NotApplicable):
         observed.evidence("state", {"service": "redis"})
-    assert observed.collected() == {
-        "state[postgres]": "running",
-        "state[redis]": {"not_applicable": "no redis"},
-        "slow": {"failed": "no answer", "guard": "x.slow"},
-    }
+    assert observed.collected() == {"state[postgres]": "running"}
+    assert observed.unobserved() == {"state[redis]": Unobserved("not-applicable", "no redis")}
     assert "state[postgres]" in observed.timings()
     assert observed.running() == ["slow"]
 

@@ -50,7 +50,7 @@ WAIVER = "[[waivers]]\nsymptom = 'db.x'\nreason = 'known'\nowner = 'me'\nexpires
         ),
         ("services = 3", [":1: services = 3: Input should be a valid dictionary"]),
         (WAIVER + WAIVER.replace("owner = 'me'\n", ""), [":6: waivers.1.owner is required"]),
-        (WAIVER.replace("00Z", "00"), [":5: waivers.0.expires = 2026-12-01 00:00:00: Input should have timezone info"]),
+        (WAIVER.replace("00Z", "00"), [":5: waivers.0.expires = 2026-12-01 00:00:00: needs a date, a time and a zone"]),
         (WAIVER.replace("known", ""), [":3: waivers.0.reason = '': String should have at least 1 character"]),
         ("[runtime\n", [":1: not valid TOML: "]),
         ("a = '''", [":1: not valid TOML: "]),

@@ -72,6 +72,15 @@ def test_a_failure_that_another_explains_is_its_consequence() -> None:
     assert told.consequences == ("api.health", "db.login", "db.query")
 
 
+def test_two_parameters_of_one_check_do_not_explain_each_other() -> None:
+    """A check that may follow from itself with another parameter: where both say so, something else explains them."""
+    links = [found(f"net.link[{to}]", causes=("net.link", "host.cpu")) for to in ("redis", "postgres")]
+    assert verdict(*links, found("host.cpu")).root_causes == ("host.cpu",)
+    told = explain([*links, found("host.cpu")])
+    assert [finding.caused_by for finding in told] == [("host.cpu",), ("host.cpu",), ()]
+    assert verdict(*links).root_causes == ("net.link[redis]", "net.link[postgres]")
+
+
 def test_a_cause_that_does_not_fail_explains_nothing() -> None:
     """A declared cause counts only while it fails itself: a warning, a waiver or a pass leaves the failure a root."""
     for outcome in (Outcome.PASS, Outcome.WARN, Outcome.WAIVED, Outcome.NOT_APPLICABLE):

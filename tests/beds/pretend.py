@@ -6,6 +6,7 @@ The module is also the plugin that the pretended suite loads, to put the runtime
 from __future__ import annotations
 
 import json
+import runpy
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,16 +23,8 @@ from tests.beds.suite import ROOT
 SECRET = "canary-secret-9f8e7d"
 NAMES = {role: f"allodoc_{role}_prod" for role in ROLES}
 
-_CONFTEST = """
-pytest_plugins = [
-    "allodoc_health.catalogue",
-    "allodoc_health.plugin",
-    "reports.terminal",
-    "reports.snapshot",
-    "reports.html",
-    "tests.beds.pretend",
-]
-"""
+_PLUGINS = runpy.run_path(str(ROOT / "conftest.py"))["pytest_plugins"]
+_CONFTEST = f"pytest_plugins = {[*_PLUGINS, 'tests.beds.pretend']!r}"
 _SETTINGS = """
 [pytest]
 testpaths = checks
@@ -70,16 +63,23 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """In the pretended suite: no real runtime is opened, and the guide is the suite's own if it has one."""
     from allodoc_health import inspection, remedy
 
-    def open_pretended(settings: TargetSettings, name: str, origin: str, budget: float, root: Path) -> Any:
+    def open_pretended(
+        settings: TargetSettings,
+        name: str,
+        origin: str,
+        budget: float,
+        root: Path,
+        run: Mapping[str, object],
+        redactor: Redactor,
+    ) -> Any:
         services = {role: {"container": name} for role, name in NAMES.items() if role not in ("frontend",)}
         settings = settings.model_copy(
             update={"services": TargetSettings.model_validate({"services": services}).services}
         )
-        target = inspection.complete(settings, name or "prod", origin, {}, {})
-        redactor = Redactor()
+        target = inspection.complete(settings, name or "prod", origin, {}, {}).model_copy(update=run)
         redactor.learn(SECRET)
         secrets = inspection.Secrets(target, {}, {})
-        return inspection.Inspection(target, PretendedRuntime(), secrets, redactor, budget)  # type: ignore[arg-type]
+        return inspection.Inspection.live(target, PretendedRuntime(), secrets, redactor, budget)  # type: ignore[arg-type]
 
     inspection._open = open_pretended
     if (config.rootpath / "guide").is_dir():
@@ -155,7 +155,7 @@ class Pretend:
         result = self.pytester.runpytest_subprocess(f"--reports={reports}", *arguments, timeout=60)
         snapshots = {
             snapshot["target"]: snapshot
-            for path in sorted(reports.glob("2*.json"))
+            for path in sorted(reports.glob("2*.json"), key=lambda path: path.stat().st_mtime_ns)
             for snapshot in [json.loads(path.read_text("utf-8"))]
         }
         latest = reports / "latest.html"
@@ -168,6 +168,6 @@ def pretend(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Prete
     """A pretended suite without checks; the test that asks for it loads the plugin ``pytester``."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("COLUMNS", "120")
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "FORCE_COLOR", "PY_COLORS"):
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
     return Pretend(pytester)

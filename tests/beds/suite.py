@@ -89,18 +89,8 @@ class Run:
         printed = []
         for number, commands in enumerate(self.commands(name, part)):
             for place, command in enumerate(commands if steps is None or number in set(steps) else ()):
-                done = subprocess.run(
-                    ["bash", "-o", "pipefail", "-ec", command],
-                    cwd=ROOT,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    timeout=60,
-                    check=False,
-                )
-                printed.append(done.stdout.decode(errors="replace"))
-                assert done.returncode == 0, f"{command}\ngave {done.returncode}:\n{printed[-1]}"
-                _note_executed(f"{self.snapshot['remedies'][name]['anchor']} {part} {number} {place}")
+                printed.append(paste(command))
+                note_executed(f"{self.snapshot['remedies'][name]['anchor']} {part} {number} {place}")
         return printed
 
     def is_calm(self) -> None:
@@ -114,7 +104,23 @@ EXECUTED = ROOT / "reports" / "runs" / "executed-commands.txt"
 """Which commands of the guide tests have run with success: ``anchor part step command`` in a line, counted from 0."""
 
 
-def _note_executed(command: str) -> None:
+def paste(command: str) -> str:
+    """Run a command of the guide as an operator would, in the checkout. It must succeed; returns what it printed."""
+    done = subprocess.run(
+        ["timeout", "-k", "1", "30", "bash", "-o", "pipefail", "-ec", command],  # which ends what it has started, too
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    printed = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, f"{command}\ngave {done.returncode}:\n{printed}"
+    return printed
+
+
+def note_executed(command: str) -> None:
+    """Note that a command of the guide has been run with success."""
     EXECUTED.parent.mkdir(parents=True, exist_ok=True)
     with EXECUTED.open("a", encoding="utf-8") as file:
         file.write(f"{command}\n")
@@ -150,7 +156,7 @@ def run_suite(
         command += ["--target", "bed", "-o", f"target_path={targets}"]
     else:
         command += ["--deselect", LOAD_CHECK]
-    given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "GITHUB_"))}
     began = time.monotonic()
     done = subprocess.run(
         command,

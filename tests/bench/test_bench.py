@@ -6,6 +6,7 @@ printed, not asserted: a timed test would fail on a busy machine.
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -17,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from allodoc_health.run import digest_of
 from tests.beds.docker import Stack
 from tests.beds.embedded import Demo
-from tests.beds.suite import ROOT
+from tests.beds.fleet import fleet
+from tests.beds.suite import BUSY, ROOT
 
 ROUNDS = 7
 EMPTY = "empty pytest session, same plugins"
@@ -74,7 +77,7 @@ def suite_on(target: str, scratch: Path, *paths: str, environment: Mapping[str, 
     """The suite on a target file with this text."""
     targets = scratch / "targets"
     targets.mkdir(exist_ok=True)
-    (targets / "bench.toml").write_text(target, "utf-8")
+    (targets / "bench.toml").write_text(target + BUSY, "utf-8")
     options = ["--target", "bench", "-o", f"target_path={targets}", "--reports", str(scratch / "reports")]
     return Contestant([*PYTEST, *options, *paths], environment=environment or {})
 
@@ -116,3 +119,48 @@ def test_the_stack_in_containers(whole_stack: Stack, tmp_path: Path, empty: Cont
     )
     checks = suite_on(whole_stack.target, tmp_path, "checks", environment=whole_stack.smoke_account)
     compare("The guide's stack", {EMPTY: empty, "pytest checks": checks, DIAGNOSIS: script}, "pytest checks")
+
+
+@pytest.mark.timeout(900)
+def test_many_targets(demo_bed: Demo, tmp_path: Path) -> None:
+    """How time and memory grow from one target to five and to twenty, two of which are silent, with two workers."""
+    print("\nMany targets, two workers")
+    alone = 0.0
+    for count, silent in ((1, 0), (5, 0), (20, 2)):
+        with fleet(demo_bed, tmp_path / str(count), count, silent):
+            options = ["-o", f"target_path={tmp_path / str(count)}", "--reports", str(tmp_path / "reports")]
+            command = [*PYTEST, "checks", "--target", "fleet-*", *options, *(["-n2"] if count > 1 else [])]
+            began = time.perf_counter()
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            took = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == (1 if silent else 0)
+        alone = alone or took
+        memory = usage.ru_maxrss / 1024
+        print(f"  {count:2} targets  {took:6.1f} s   {took / alone:5.1f} x one   {memory:4.0f} MiB at most")
+
+
+@pytest.mark.timeout(600)
+def test_replays(demo_bed: Demo, tmp_path: Path, empty: Contestant) -> None:
+    """A replay, and one of ten times the evidence, against an empty session."""
+    usual, large = tmp_path / "usual.json", tmp_path / "large.json"
+    suite_on(demo_bed.target, tmp_path, "checks", f"--snapshot={usual}").run()
+    content = json.loads(usual.read_text("utf-8"))
+    content["evidence"] = {name: tenfold(value) for name, value in content["evidence"].items()}
+    large.write_text(json.dumps({**content, "digest": digest_of(content)}), "utf-8")
+    assert large.stat().st_size > 2.5 * usual.stat().st_size
+    replays = {
+        f"replay of {path.stat().st_size / 1024:.0f} KiB": Contestant(
+            [*PYTEST, "checks", f"--replay={path}", "--reports", str(tmp_path / "reports")], any_exit=True
+        )
+        for path in (usual, large)
+    }
+    compare("Replays", {EMPTY: empty, **replays}, EMPTY)
+
+
+def tenfold(value: object) -> object:
+    """Evidence with every list ten times as long."""
+    if isinstance(value, dict):
+        return {key: tenfold(inner) for key, inner in value.items()}
+    return [tenfold(inner) for inner in value] * 10 if isinstance(value, list) else value

@@ -254,6 +254,22 @@ def test_replicas() -> None:
     assert found.containers["backend"].replicas == ("allodoc_backend_2", "allodoc_backend_3")
 
 
+def test_a_backend_that_takes_over() -> None:
+    """A second backend that somebody started beside the first, as a rolling deployment does, is no stack of its own."""
+    stack = allodoc()
+    env = {**BACKEND, "DATABASE_HOST": "allodoc_postgres_prod", "REDIS_HOST": "allodoc_redis_prod"}
+    networks = ["allodoc_default"]
+    following = inspected(
+        "allodoc_backend_next",
+        "allodoc-backend",
+        ports=[3000],
+        env=env,
+        command=["node", "dist/main"],
+        networks=networks,
+    )
+    assert names([*stack, following]) == names(stack) == names([following, *stack])
+
+
 def test_missing_proxy_is_not_replaced_by_the_page() -> None:
     """Without nginx the frontend stays the frontend, though it is an nginx inside."""
     assert set(names(allodoc()[:4])) == {"postgres", "redis", "backend", "frontend"}
