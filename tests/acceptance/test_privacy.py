@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,6 +18,12 @@ JWT_SECRET = "canary-jwt-secret-0123456789abcdefghij"
 BEARER = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
 MAIL = "wilhelmina.quastenberg@praxis.example"
 CANARIES = (PATIENT, "Quastenberg", PASSWORD, JWT_SECRET, BEARER, MAIL)
+
+
+def outputs(folder: Path) -> list[str]:
+    """The arguments that ask for every output which can be had together."""
+    files = {"--json-lines": "x.jsonl", "--openmetrics": "x.prom", "--markdown": "x.md", "--junitxml": "x.xml"}
+    return [*(f"{option}={folder / name}" for option, name in files.items()), "--github", "--summary"]
 
 
 @pytest.fixture
@@ -38,8 +45,8 @@ def planted(demo: Demo) -> Demo:
     return demo
 
 
-def test_canaries_stay_inside(planted: Demo, suite: Health) -> None:
-    """Canaries in environment, logs and statements occur in no output: terminal at -vv, HTML, JSON."""
+def test_canaries_stay_inside(planted: Demo, suite: Health, tmp_path: Path) -> None:
+    """Canaries in environment, logs and statements occur in no output: not on the terminal at -vv nor in any file."""
     stop = threading.Event()
 
     def query() -> None:
@@ -54,15 +61,21 @@ def test_canaries_stay_inside(planted: Demo, suite: Health) -> None:
     )
     limits = "[limits.db]\nlong_running = {warn = 0.01, fail = 0.02}\n"
     try:
-        run = suite("checks", "-vv", target=planted.target + limits)
+        run = suite("checks", "-vv", *outputs(tmp_path), target=planted.target + limits)
+        plugin = suite("checks", "--nagios", target=planted.target + limits)
     finally:
         planted.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(20)%%'")
         stop.wait(5)
     assert run.outcome("db.long-running") == "fail", run.output
-    texts = {"terminal": run.output} | {
-        path.name: path.read_text("utf-8") for path in run.folder.iterdir() if path.suffix in (".html", ".json")
+    texts = {"terminal": run.output, "nagios": plugin.output} | {
+        path.name: path.read_bytes().decode(errors="replace")
+        for folder in (run.folder, tmp_path)
+        for path in folder.iterdir()
+        if path.is_file()
     }
-    assert len(texts) >= 3, f"a report is missing: {sorted(texts)}"
+    assert {path.suffix for path in map(Path, texts)} >= {".html", ".json", ".jsonl", ".prom", ".md", ".xml"}, (
+        texts.keys()
+    )
     for name, text in texts.items():
         for canary in CANARIES:
             assert canary not in text, f"{canary!r} is in {name}: …{text[max(0, text.find(canary) - 200) :][:400]}…"
