@@ -1,64 +1,58 @@
-"""The HTML report: pytest-html's, in one file that needs nothing else, with the verdict above its table.
+"""The HTML report: what pytest-html collects, on a page of ours, in one file that needs nothing else.
 
-Whatever must be known at once is in the HTML itself and needs no JavaScript; pytest-html's script then draws the table
-of all checks. Everything that was observed is hostile until it is escaped: a log line can hold a script. Templates
-escape by themselves, and a Content-Security-Policy lets only run what this suite and pytest-html brought along.
+The verdict stands above everything, and whatever is on the page is in the HTML itself: it is read without JavaScript,
+too, as mail clients do. Everything that was observed is hostile until it is escaped: a log line can hold a script.
+Templates escape by themselves, and a Content-Security-Policy lets only run what this suite brought along.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import math
-import os
 import platform
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
-from jinja2.bccache import Bucket
 from pytest_html import __version__ as pytest_html_version
 from pytest_html.report_data import ReportData
 from pytest_html.selfcontained_report import SelfContainedReport
 
-from allodoc_health.finding import Escalation, Finding, Measurement, Outcome, duration, quantity
+from allodoc_health.finding import Finding
+from allodoc_health.finding import duration as seconds
 from allodoc_health.plugin import wants_checks
 from allodoc_health.run import TargetReport
+from allodoc_health.symptom import CHAPTERS
+from reports.comparison import COMPARISONS
+from reports.history import PAST
+from reports.overview import overview, worst_first
+from reports.page.room import LIMIT, Room, rooms
+from reports.page.templates import content_hash, source, template
+from reports.page.view import (
+    GRAVEST_FIRST,
+    NO_PAST,
+    NOTHING,
+    SIGNS,
+    Context,
+    chapter_of,
+    finding_view,
+    moment,
+    target_view,
+)
 from reports.snapshot import report_path, write_report, write_whole
-from reports.terminal import LETTERS, because
 
-PAGE = Path(__file__).parent / "page"
-
-# pytest-html knows seven results and sorts them in this order. Our outcomes take their places, so that its filters and
-# its order are ours.
-PLACES = {
-    "error": "broken down",
+# What pytest-html calls the results of tests that are no checks of ours.
+_OUTCOMES = {
+    "error": "broken-down",
     "failed": "fail",
     "rerun": "blocked",
-    "xfailed": "warn",
-    "xpassed": "waived",
-    "skipped": "not applicable",
+    "xfailed": "pass",
+    "xpassed": "warn",
+    "skipped": "not-applicable",
     "passed": "pass",
-}
-_PLACE_OF = {label: place for place, label in PLACES.items()}
-_SIGNS = {
-    "fail": "■",
-    "blocked": "◆",
-    "warn": "▲",
-    "waived": "◇",
-    "not applicable": "–",
-    "pass": "●",
-    "broken down": "✕",
 }
 
 
@@ -83,15 +77,17 @@ class HealthReport(SelfContainedReport):  # type: ignore[misc]  # pytest-html pu
     """
 
     def __init__(self, config: pytest.Config, wanted: Path | None) -> None:
-        styles = [PAGE / "report.css", *(Path(css).expanduser() for css in config.getoption("css"))]
-        data = ReportData(config)
-        data.set_data("renderCollapsed", ["all"])
+        own = [Path(css).expanduser().read_text("utf-8") for css in config.getoption("css")]
         # Only its name is used by the parent, which would make the folder at once and fail if it can't.
         placeholder = config.rootpath / "report.html"
-        super().__init__(placeholder, config, data, None, "\n".join(style.read_text("utf-8") for style in styles))
+        super().__init__(placeholder, config, ReportData(config), None, "\n".join([source("report.css"), *own]))
         self._wanted = wanted
         self._kept: list[pytest.TestReport] = []
+        self._collected: list[pytest.CollectReport] = []
         self._found: dict[str, list[tuple[Finding, TargetReport]]] = {}
+        self._room = rooms()[0]
+        self._told: tuple[Finding, TargetReport] | None = None
+        self._is_due = False
         self.reports: list[TargetReport] = []
         self.outcome_line = ""
         self.trouble = ""
@@ -108,16 +104,21 @@ class HealthReport(SelfContainedReport):  # type: ignore[misc]  # pytest-html pu
         self._kept.append(report)
 
     @pytest.hookimpl(trylast=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep what can't be read."""
+        if report.failed:
+            self._collected.append(report)
+
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Make the rows, then the page, then the file."""
+        """Make the page, then the file."""
         if not self.reports and not self._wanted:
             return
         for target in self.reports:
             for finding in target.findings:
                 self._found.setdefault(finding.nodeid, []).append((finding, target))
+        self._is_due = True
         try:
-            for report in self._kept:
-                super().pytest_runtest_logreport(report)
             super().pytest_sessionfinish(session)
         except Exception as error:  # noqa: BLE001  # a report that fails must not take the verdict with it
             self.trouble = f"no HTML report: {type(error).__name__}: {error}"
@@ -135,66 +136,64 @@ class HealthReport(SelfContainedReport):  # type: ignore[misc]  # pytest-html pu
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_header(self, cells: list[str]) -> None:
         """Name our columns."""
-        cells[:] = [
-            '<th class="sortable" data-column-type="result" scope="col">Outcome</th>',
-            '<th class="sortable" data-column-type="symptom" scope="col">Symptom</th>',
-            '<th class="sortable" data-column-type="severity" scope="col">Severity</th>',
-            '<th class="sortable" data-column-type="message" scope="col">Message</th>',
-            '<th class="sortable" data-column-type="measurement" scope="col">Measurement</th>',
-            '<th class="sortable" data-column-type="duration" scope="col">Took</th>',
-        ]
+        names = ("Outcome", "Symptom", "What was seen", "Measurement", "Severity", "Took")
+        cells[:] = [f'<th scope="col">{name}</th>' for name in names]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: pytest.TestReport | pytest.CollectReport, cells: list[str]) -> None:
-        """Fill our columns. Cells are raw HTML: everything is escaped here."""
+        """Fill our columns. Cells are raw HTML: everything is escaped here, or by a template."""
         result = re.sub(r"<[^>]*>", "", cells[0]).lower()
         took = cells[2]
         # A file that can't be read has a report, too, and that has no properties.
         properties = {str(key): str(value) for key, value in getattr(report, "user_properties", ())}
-        name = properties.get("symptom", report.nodeid)
-        finding = next((found for found, _ in self._found.get(report.nodeid, ()) if found.name == name), None)
+        view = finding_view(*self._told, self._room, NOTHING) if self._told else None
         if "defect" in properties or (report.failed and report.when in ("setup", "teardown")):
-            label, message = "broken down", "the suite itself is at fault"
-        elif finding is not None:
-            label, message = finding.outcome.value.replace("-", " "), finding.message
+            outcome, message = "broken-down", "the suite itself is at fault"
+        elif view:
+            outcome, message = view["outcome"], view["first"]
         else:
-            label, message = PLACES.get(result, result), "can't be read" if report.when == "collect" else ""
-        if len(self.reports) > 1 and "target" in properties:
-            name = f"{properties['target']} {name}"
-        measured = finding.measurements[0].text if finding and finding.measurements else ""
-        place = _PLACE_OF.get(label, result)
-        css = label.replace(" ", "-")
+            outcome, message = _OUTCOMES.get(result, "pass"), "can't be read" if report.when == "collect" else ""
+        name = view["name"] if view else self._room.text(properties.get("symptom", report.nodeid))
+        measured = view["measurements"][0]["value"] if view and view["measurements"] else ""
         cells[:] = [
-            f'<td class="col-result" data-result="{escape(place)}">'
-            f'<span class="outcome {escape(css)}">{_SIGNS.get(label, "")} {escape(label)}</span></td>',
+            f'<td class="col-outcome" data-outcome="{escape(outcome)}" data-target="{escape(_target(report))}">'
+            f'<span class="outcome {escape(outcome)}">'
+            f'<span aria-hidden="true">{SIGNS[outcome]}</span> {escape(outcome.replace("-", " "))}</span></td>',
             f'<td class="col-symptom"><code>{escape(name)}</code></td>',
-            f'<td class="col-severity">{escape(properties.get("severity", ""))}</td>',
-            f'<td class="col-message">{escape(_first(message))}</td>',
+            template("details.jinja2").render(message=message, finding=view, nodeid=report.nodeid),
             f'<td class="col-measurement">{escape(measured)}</td>',
+            f'<td class="col-severity">{escape(properties.get("severity", ""))}</td>',
             took,
         ]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
-        """What unfolds below a row: the findings in full. A defect keeps its traceback, which pytest-html escapes."""
-        found = self._found.get(report.nodeid, [])
-        if found and "findings" in dict(getattr(report, "user_properties", ())):
-            several = len(found) > 1
-            views = [{**_finding_view(finding, target), "several": several} for finding, target in found]
-            data[:] = [_template("details.jinja2").render(findings=views, nodeid=report.nodeid)]
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        """Put the verdicts above the table."""
-        if self.reports:
-            targets = [target_view(report) for report in self.reports]
-            prefix.append(_template("verdict.jinja2").render(targets=targets))
+        """Leave out what says nothing. A defect keeps its traceback, which pytest-html escapes."""
+        if "findings" in dict(getattr(report, "user_properties", ())) or data == ["No log output captured."]:
+            data.clear()
+        elif data:
+            data[:] = [self._room.text("\n".join(data))] if len("".join(data)) > self._room.characters * 4 else data
 
     def _hydrate_data(self, data: dict[str, Any], cells: Sequence[str]) -> None:
-        """Take from the cells what the table is sorted and filtered by."""
+        """Take from the first cell where a row belongs."""
         super()._hydrate_data(data, cells)
-        place = re.search(r'data-result="(\w+)"', cells[0])
-        data["result"] = place[1] if place else "passed"
+        for key in ("outcome", "target"):
+            said = re.search(rf'data-{key}="([^"]*)"', cells[0])
+            data[key] = said[1] if said else ""
+
+    def _process_report(self, report: pytest.TestReport | pytest.CollectReport, *arguments: Any) -> None:
+        """Make a row for each finding: a check has several where only the evidence names what it is about."""
+        if report.when in ("setup", "teardown") and report.passed and not report.sections:
+            return  # pytest-html would make a row only to leave it out
+        found = self._found.get(report.nodeid, ()) if report.when == "call" else ()
+        for told in found or (None,):
+            self._told = told
+            super()._process_report(report, *arguments)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_duration_format(self, duration: float) -> str:
+        """A duration as the rest of the page writes it."""
+        return seconds(duration)
 
     def _generate_environment(self) -> dict[str, str]:
         """Nothing: pytest-html would show the environment of whoever ran this, and of the CI system that it ran in."""
@@ -203,25 +202,67 @@ class HealthReport(SelfContainedReport):  # type: ignore[misc]  # pytest-html pu
     # -- what goes out ---------------------------------------------------------------------------------------------
 
     def _generate_report(self, *_: object, **__: object) -> None:
-        script = _table_script()
-        counts = Counter(row["result"] for rows in self._report.data["tests"].values() for row in rows)
+        if not self._is_due:  # pytest-html can be told to write after each test, when nothing is known yet
+            return
+        self._is_due = False
         self._report.title = " · ".join(f"{r.target.name} {r.verdict.state.phrase}" for r in self.reports) or "pytest"
-        page = _template("page.jinja2").render(
+        for room in rooms(sum(_weight(finding) for report in self.reports for finding in report.findings)):
+            page = self._page(room)
+            if len(page.encode("utf-8", "replace")) <= LIMIT:
+                break
+        self._write_report(page)
+
+    def _page(self, room: Room) -> str:
+        """The whole page, with as much in it as there is room for."""
+        self._room = room
+        self._reports.clear()
+        self._report.data["tests"].clear()
+        for collected in self._collected:
+            super().pytest_collectreport(collected)
+        for kept in self._kept:
+            super().pytest_runtest_logreport(kept)
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for nodeid, tests in self._report.data["tests"].items():
+            for test in tests:
+                row = {
+                    "outcome": test["outcome"],
+                    "cells": test["resultsTableRow"],
+                    "log": test["log"],
+                    "chapter": chapter_of(nodeid),
+                }
+                rows.setdefault(test["target"], []).append(row)
+        targets = []
+        for number, report in enumerate(worst_first(self.reports), 1):
+            view = target_view(report, number, self._context(report), room)
+            targets.append({**view, **_chapters(rows.pop(escape(report.target.name), []), room)})
+        styles, script = self.css, source("page.js")
+        return template("page.jinja2").render(
             title=self._report.title,
-            styles=self.css,
-            style_hash=_hash(self.css),
+            targets=targets,
+            groups=_groups(self.reports, {target["name"]: target["anchor"] for target in targets}),
+            others=room.some((row for left in rows.values() for row in left), room.rows),
+            styles=styles,
+            style_hash=content_hash(styles),
             script=script,
-            script_hash=_hash(script),
+            script_hash=content_hash(script),
             additional_summary=self._report.additional_summary,
-            filters=[(place, label, counts[place]) for place, label in PLACES.items()],
             table_head=self._report.table_header,
-            test_data=json.dumps(self._report.data),
-            made=_moment(datetime.now(UTC)),
+            left_out=room.left_out,
+            unmasked=bool(self._config.option.unmask_addresses),
+            made=moment(datetime.now(UTC)),
             version=pytest_html_version,
             pytest_version=pytest.__version__,
             python_version=platform.python_version(),
         )
-        self._write_report(page)
+
+    def _context(self, report: TargetReport) -> Context:
+        """What other plugins know of this target."""
+        name = report.target.name
+        return Context(
+            past=self._config.stash.get(PAST, {}).get(name, NO_PAST),
+            comparison=self._config.stash.get(COMPARISONS, {}).get(name),
+            how=_how(self._config, report),
+        )
 
     def _write_report(self, rendered_report: str) -> None:
         """Write the file whole or not at all. If it can't be written, that is said, and changes nothing else."""
@@ -243,198 +284,65 @@ class HealthReport(SelfContainedReport):  # type: ignore[misc]  # pytest-html pu
             self.outcome_line = f"report: {path.relative_to(here) if path.is_relative_to(here) else path}"
 
 
-# -- from a report to what its page says -------------------------------------------------------------------------------
+def _weight(finding: Finding) -> int:
+    return len(finding.message) + sum(map(len, finding.details))
 
 
-def target_view(report: TargetReport) -> dict[str, Any]:
-    """What the page says of one target, as plain values; escaping is left to the template."""
-    verdict = report.verdict
-    views = {finding.name: _finding_view(finding, report) for finding in report.findings}
-    by_outcome: dict[Outcome, list[dict[str, Any]]] = {outcome: [] for outcome in Outcome}
-    for finding in report.findings:
-        by_outcome[finding.outcome].append(views[finding.name])
-    causes = [views[name] for name in verdict.root_causes]
-    usual_times = [cause["remedy"].usual_time for cause in causes if cause["remedy"]]
-    blocked = [views[name] for name in verdict.consequences if views[name]["outcome"] == Outcome.BLOCKED]
-    target = report.target
-    started = report.started.astimezone(UTC)
-    local = report.started.astimezone()
-    return {
-        "name": target.name,
-        "anchor": f"target-{_anchor(target.name)}",
-        "origin": "what was discovered on this host" if target.origin == "discovered" else target.origin,
-        "undiscovered": target.undiscovered,
-        "services": [
-            (role, service.container or "", target.found.get(role, ""))
-            for role in target.roles
-            if (service := target.services.get(role)) is not None
-        ],
-        "state": verdict.state.value,
-        "verb": verdict.state.phrase.partition(" ")[0],
-        "phrase": verdict.state.phrase.partition(" ")[2],
-        "iso": started.isoformat(timespec="seconds"),
-        "utc": _moment(started),
-        "local": _local(local),
-        "seconds": duration(report.seconds),
-        "counts": [(LETTERS[outcome][0], len(some)) for outcome, some in by_outcome.items() if some],
-        "cut_short": report.cut_short,
-        "escalation": "" if verdict.escalation is Escalation.NONE else verdict.escalation.value,
-        "escalation_reason": verdict.escalation_reason,
-        "causes": causes,
-        "whom": list(dict.fromkeys(c["remedy"].escalate for c in causes if c["remedy"] and c["remedy"].escalate)),
-        "usual_times": list(dict.fromkeys(usual for usual in usual_times if usual)),
-        "follows": [views[name] for name in verdict.consequences if views[name]["outcome"] == Outcome.FAIL],
-        "blocked": _grouped(blocked, "blocked_by"),
-        "warned": by_outcome[Outcome.WARN],
-        "waived": by_outcome[Outcome.WAIVED],
-        "not_applicable": _grouped(by_outcome[Outcome.NOT_APPLICABLE], "first"),
-        "not_run": report.not_run,
-        "defects": report.defects,
-        "all": list(views.values()),
-    }
+def _target(report: pytest.TestReport | pytest.CollectReport) -> str:
+    return next((str(value) for key, value in getattr(report, "user_properties", ()) if key == "target"), "")
 
 
-def _finding_view(finding: Finding, report: TargetReport) -> dict[str, Any]:
-    first, *rest = finding.message.splitlines() or [""]
-    bars = [bar for measurement in finding.measurements if (bar := _bar(measurement)) is not None]
-    gravity = {"fail": 0, "warn": 1, "pass": 2}
-    return {
-        "name": finding.name,
-        "anchor": f"cause-{_anchor(report.target.name)}-{_anchor(finding.name)}",
-        "title": finding.title,
-        "outcome": finding.outcome.value,
-        "severity": finding.severity.value,
-        "first": first,
-        "proof": [*rest, *finding.details],
-        "measurements": [_measurement_view(measurement) for measurement in finding.measurements],
-        "bars": sorted(bars, key=lambda bar: gravity[bar["outcome"]])[:3],
-        "remedy": report.remedies.get(finding.name),
-        "anchor_in_guide": finding.remedy,
-        "because": because(finding, report.verdict.root_causes),
-        "causes": ", ".join(finding.caused_by),
-        "blocked_by": finding.blocked_by or "",
-        "since": _since(finding, report.started),
-    }
-
-
-def _measurement_view(measurement: Measurement) -> dict[str, str]:
-    at = "at" if measurement.worse == "above" else "below"
-    limits = [
-        f"{word} {at} {quantity(bound, measurement.unit)}"
-        for word, bound in (("warn", measurement.warn), ("fail", measurement.fail))
-        if bound is not None
+def _groups(reports: Sequence[TargetReport], anchors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Several targets at a glance, by what is wrong with them; the worst first."""
+    return [
+        {
+            "state": group.state.value,
+            "cause": group.cause,
+            "targets": [(name, anchors[name]) for name in group.targets],
+        }
+        for group in overview(reports)
     ]
-    return {
-        "name": measurement.name,
-        "value": measurement.text,
-        "limits": ", ".join(limits),
-        "source": measurement.source if limits else "",
-    }
 
 
-def _bar(measurement: Measurement) -> dict[str, Any] | None:
-    """A measured value beside its limits, in percent of the bar's length; ``None`` if there are none."""
-    value, bounds = measurement.value, [b for b in (measurement.warn, measurement.fail) if b is not None]
-    if not bounds or not math.isfinite(value):
-        return None
-    most = max(value, *bounds)
-    top = 100.0 if measurement.unit == "%" and most <= 100 else most * 1.15
-    if top <= 0:
-        return None
-
-    def at(number: float | None) -> float | None:
-        return None if number is None else round(min(99.2, max(0.0, 100 * number / top)), 1)
-
-    def beyond(bound: float | None) -> bool:
-        return bound is not None and (value >= bound if measurement.worse == "above" else value <= bound)
-
-    outcome = "fail" if beyond(measurement.fail) else "warn" if beyond(measurement.warn) else "pass"
-    shown = _measurement_view(measurement)
-    return {
-        **shown,
-        "outcome": outcome,
-        "at": at(value),
-        "warn_at": at(measurement.warn),
-        "fail_at": at(measurement.fail),
-    }
+def _chapters(rows: Sequence[dict[str, Any]], room: Room) -> dict[str, Any]:
+    """The rows of one target by chapter, the gravest first; a chapter in which all is well is folded."""
+    counts = Counter(row["outcome"] for row in rows)
+    by_gravity = sorted(rows, key=lambda row: GRAVEST_FIRST.index(row["outcome"]))
+    shown = {id(row) for row in room.some(by_gravity, room.rows)}
+    chapters = []
+    for chapter, title in {**CHAPTERS, "": "Other tests"}.items():
+        members = [row for row in by_gravity if row["chapter"] == chapter]
+        kept = [row for row in members if id(row) in shown]
+        if members:
+            chapters.append(
+                {
+                    "title": title,
+                    "open": bool({"broken-down", "fail", "blocked", "warn"} & {row["outcome"] for row in members}),
+                    "counts": _tally(Counter(row["outcome"] for row in members)),
+                    "rows": kept,
+                    "unsaid": len(members) - len(kept),
+                }
+            )
+    return {"chapters": chapters, "filters": _tally(counts)}
 
 
-def _grouped(views: Iterable[Mapping[str, Any]], key: str) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for view in views:
-        groups.setdefault(view[key], []).append(view)
-    return list(groups.items())
+def _tally(counts: Counter[str]) -> list[tuple[str, str, str, int]]:
+    """Outcome, sign, words and number for each outcome that there is, the gravest first."""
+    return [(name, SIGNS[name], name.replace("-", " "), counts[name]) for name in GRAVEST_FIRST if counts[name]]
 
 
-def _first(message: str) -> str:
-    return message.partition("\n")[0]
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%a %d %b %Y %H:%M:%S UTC")
-
-
-def _local(moment: datetime) -> str:
-    if not moment.utcoffset():
-        return f"local time is {moment.tzname()}"
-    offset = moment.strftime("%z")
-    return f"= {moment:%a %H:%M:%S} {moment.tzname()} (UTC{offset[:3]}:{offset[3:]})"
-
-
-def _since(finding: Finding, started: datetime) -> str:
-    if finding.since is None or finding.outcome is not Outcome.FAIL:
-        return ""
-    lasted = duration(max(0.0, (started - finding.since).total_seconds()))
-    return f"for {lasted}, since {finding.since.astimezone(UTC):%H:%M:%S UTC}"
-
-
-def _anchor(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
-
-
-class _Compiled(jinja2.BytecodeCache):
-    """Compiled templates beside their sources, as Python keeps its own; to no effect where nothing can be written."""
-
-    folder = PAGE / "__pycache__"
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        """Take what an earlier run compiled, if it is of this very source and version."""
-        with suppress(OSError), (self.folder / bucket.key).open("rb") as file:
-            bucket.load_bytecode(file)
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep it for the next run."""
-        if sys.dont_write_bytecode:
-            return
-        unfinished = self.folder / f"{bucket.key}.{os.getpid()}"
-        with suppress(OSError):
-            self.folder.mkdir(exist_ok=True)
-            unfinished.write_bytes(bucket.bytecode_to_string())
-            unfinished.replace(self.folder / bucket.key)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        bytecode_cache=_Compiled(),
-    )
-
-
-def _template(name: str) -> jinja2.Template:
-    return _environment().get_template(name)
-
-
-@cache
-def _table_script() -> str:
-    """The script by which pytest-html draws, sorts and filters its table, as it is installed."""
-    import pytest_html
-
-    return (Path(pytest_html.__file__).parent / "resources" / "app.js").read_text("utf-8").strip()
-
-
-def _hash(text: str) -> str:
-    """The source by which a Content-Security-Policy names an inline script or style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _how(config: pytest.Config, report: TargetReport) -> list[tuple[str, str]]:
+    """How the suite was run, in those of its options that decide what was looked at."""
+    said = [("Checks", " ".join(config.args))]
+    if report.replayed:
+        said.append(("Told again from", report.replayed))
+    for word, option in (("Selected by mark", "markexpr"), ("Selected by word", "keyword")):
+        if value := config.getoption(option):
+            said.append((word, value))
+    said.append(("Budget", seconds(config.getoption("budget"))))
+    if workers := config.getoption("numprocesses", None):
+        said.append(("Processes", str(workers)))
+    if config.getini("strict"):
+        said.append(("Strict", "warnings fail"))
+    said.append(("Public addresses", "shown" if config.option.unmask_addresses else "masked"))
+    return said
