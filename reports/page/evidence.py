@@ -59,8 +59,7 @@ def environment_view(report: TargetReport, room: Room) -> list[tuple[str, str]]:
 def _record(report: TargetReport, name: str) -> dict[str, Any]:
     """A piece of evidence as plain data; empty for one that was not to be had."""
     value = to_json(report.evidence.get(name))
-    known = isinstance(value, dict) and not {"failed", "not_applicable", "defect"} & value.keys()
-    return value if known else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _records(report: TargetReport, probe: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -16,6 +16,7 @@ import pytest
 
 from allodoc_health.finding import Finding, Measurement, Outcome, Severity
 from allodoc_health.limits import Limit, Limits
+from allodoc_health.probe import Unobserved
 from allodoc_health.remedy import remedy_for, render
 from allodoc_health.run import Defect, TargetReport
 from allodoc_health.runtimes.docker_engine import DockerWords
@@ -24,6 +25,7 @@ from allodoc_health.target import ROLES, Services, Target, Waiver
 from allodoc_health.verdict import explain, judge
 from allodoc_health.words import vocabulary
 from fixtures.certificates import Certificate
+from fixtures.deploy_window import Sample, summarise
 from fixtures.http import Exchange, Timings
 from fixtures.logs import LogGroup, LogSummary
 from fixtures.page import Page
@@ -207,6 +209,9 @@ def evidence() -> dict[str, Any]:
         for role in ROLES
     }
     return {
+        "deploy_window": summarise(
+            [Sample(number / 5, "502" if 20 <= number < 24 else "") for number in range(60)], "/api/v1/health", NOW, 12
+        ),
         "service_states": states,
         "response_time[edge]": ResponseTime("https://app.allodoc.example/api", 3, exchange.timings, 0.3),
         "response_time[direct]": ResponseTime(
@@ -307,7 +312,8 @@ def daemon_frozen() -> TargetReport:
     return report_of(
         finding("host.docker", "the Docker daemon gave no answer within 2 s", Outcome.FAIL, severity=Severity.CRITICAL),
         *blocked,
-        evidence={"service_states": {"failed": "no answer", "guard": "host.docker"}},
+        unobserved={"service_states": Unobserved("failed", "no answer", "host.docker")},
+        evidence={},
     )
 
 

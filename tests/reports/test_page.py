@@ -165,6 +165,10 @@ class TestEvidence:
         assert sum(phase["width"] for phase in first["phases"]) == pytest.approx(100, abs=0.1)
         assert [phase["key"] for phase in third["phases"]] == ["connect", "first-byte", "total"]
         assert view["certificates"][0]["left"] == "30 d left"
+        window = view["deploy_window"]
+        assert window["text"] == "60 requests in 12 s, 93.33 % answered, the longest gap 800 ms"
+        assert window["bad"] == ["second 4: 1 answered, 4 × 502"]
+        assert window["seconds"][4]["failed"] == pytest.approx(8)
         assert dict(environment_view(healthy(), room))["image of backend"] == "allodoc/backend:2.14.1"
 
     @pytest.mark.parametrize(
