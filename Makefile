@@ -37,13 +37,15 @@ unit: $(STAMP)
 	$(PYTEST) tests/allodoc_health tests/fixtures tests/reports --numprocesses=2
 
 # What breaks real ones: the embedded demo (one for each worker), and Docker containers where an Engine answers. The beds
-# share nothing, but two cores are not enough for both at once. At last: is there a command that nobody has run?
+# share nothing, but two cores are not enough for both at once. At last: is there a command that nobody has run, and do
+# the snapshots of all faults tell the same when they are replayed?
 BROKEN := tests/demo tests/runtimes tests/checks tests/faults tests/acceptance tests/soak
 integration:
-	rm -f reports/runs/executed-commands.txt
+	rm -rf reports/runs/executed-commands.txt reports/runs/faults
 	$(MAKE) embedded
 	$(MAKE) containers
 	$(BIN)/python -m tests.faults.remedies
+	$(BIN)/python -m tests.faults.replays
 
 embedded: $(STAMP)
 	$(PYTEST) $(BROKEN) -m "not docker" --numprocesses=2 --dist=worksteal

@@ -61,6 +61,9 @@ def explain(findings: Sequence[Finding]) -> list[Finding]:
     for name, finding in failing.items():
         declared = (cause for key in finding.causes for cause in seen.get(key, ()))
         causes[name] = [cause for cause in dict.fromkeys(declared) if cause != name]
+    # What one check says of two parameters, each because of the other, tells why of neither.
+    mutual = {(a, b) for a in causes for b in causes[a] if a in causes[b] and failing[a].id == failing[b].id}
+    causes = {name: [cause for cause in found if (name, cause) not in mutual] for name, found in causes.items()}
     for name, finding in failing.items():
         for blocker in dict.fromkeys(blocker for key in finding.causes for blocker in unseen.get(key, ())):
             if blocker != name and blocker not in causes[name] and name not in _ancestors(blocker, causes):

@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
 from allodoc_health.runtimes.interface import (
@@ -52,11 +53,17 @@ if TYPE_CHECKING:
 # An inspected container, as the Engine API describes it.
 Inspected = Mapping[str, Any]
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
 # The newest API version whose answers this module was written for. Old engines are asked in their own version.
 API_VERSION = (1, 45)
 USUAL_ADDRESS = "unix:///var/run/docker.sock"
 DOCKER_SOCKETS = ("/var/run/docker.sock",)
 CGROUPS = Path("/sys/fs/cgroup")
+# Seconds for the engine to say that it is there; it needs a thousandth of that.
+PING_DEADLINE = 0.25
+# The share of a call's time that looking at its container may take: the rest is for what was asked.
+INSPECTION = 0.5
 # Bytes of a command's output that are kept; a command that prints more is cut, never the memory of the run.
 OUTPUT_LIMIT = 8 * 1024 * 1024
 # Bytes of one JSON answer, and of one message of a stream: far more than an engine ever sends.
@@ -94,8 +101,16 @@ class Clock:
         """Seconds until the deadline; negative when it is past."""
         return self._end - time.monotonic()
 
+    def part(self, share: float) -> Clock:
+        """A clock for a share of what is left."""
+        return Clock(max(self.left(), 0) * share)
+
     def __str__(self) -> str:
         return f"{self.allowed:.3g} s"
+
+
+class Late(RuntimeUnavailable):
+    """A request got no answer in time: the engine's fault, or that of the one container that it was about."""
 
 
 class NotFound(Exception):
@@ -141,6 +156,14 @@ class EngineApi:
     def get(self, path: str, *, deadline: float, **query: str | int) -> Any:
         """The JSON answer to a GET. Raises RuntimeUnavailable, :class:`NotFound` or :class:`Refused`."""
         return self.request("GET", path, Clock(deadline), query)
+
+    def is_alive(self) -> bool:
+        """Whether the engine itself answers at once, whatever becomes of a request about one container."""
+        try:
+            self.request("GET", "/_ping", Clock(PING_DEADLINE))
+        except (RuntimeUnavailable, NotFound, Refused):
+            return False
+        return True
 
     @understood
     def containers(self, deadline: float) -> list[Inspected]:
@@ -315,16 +338,14 @@ class EngineApi:
         try:
             yield
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise RuntimeUnavailable(self._sentence(error, clock)) from error
+            causes = list(_causes(error))
+            if any(isinstance(c, (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)) for c in causes):
+                raise Late(f"the Docker daemon gave no answer within {clock}") from error
+            raise RuntimeUnavailable(self._sentence(error, causes)) from error
 
-    def _sentence(self, error: BaseException, clock: Clock) -> str:
-        import requests
-        import urllib3
-
+    def _sentence(self, error: BaseException, causes: Sequence[BaseException]) -> str:
         path = self.address.removeprefix("unix://")
-        for cause in _causes(error):
-            if isinstance(cause, (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)):
-                return f"the Docker daemon gave no answer within {clock}"
+        for cause in causes:
             if isinstance(cause, FileNotFoundError):
                 return f"no Docker daemon: there is no socket {path}"
             if isinstance(cause, PermissionError):
@@ -600,15 +621,46 @@ def compose_program(labels: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ComposeService:
+    """How compose is asked for a service: the ``command`` line with the project's own files, and the service's name."""
+
+    command: str
+    service: str
+
+
+def compose_service(labels: Mapping[str, str], program: str) -> ComposeService | None:
+    """What a container's labels tell of how compose made it; ``None`` if something else did."""
+    if _SERVICE not in labels:
+        return None
+    folder = labels.get("com.docker.compose.project.working_dir", "")
+    words = [compose_program(labels) if program == "docker" else f"{program}-compose"]
+    for name in labels.get("com.docker.compose.project.config_files", "").split(","):
+        if name:
+            # The old compose writes the path as it was typed, mostly relative to the project's folder.
+            beside = Path(folder) / name
+            words += ["-f", shlex.quote(str(beside) if beside.exists() else name)]
+    if folder:
+        words += ["--project-directory", shlex.quote(folder)]
+    environment = labels.get("com.docker.compose.project.environment_file", "")
+    if environment:
+        words += ["--env-file", shlex.quote(environment)]
+    if labels.get(_PROJECT):
+        words += ["-p", shlex.quote(labels[_PROJECT])]
+    return ComposeService(" ".join(words), labels[_SERVICE])
+
+
+@dataclass(frozen=True, slots=True)
 class DockerWords:
     """An operator's commands for Docker. Every one works when it is pasted: none wants a terminal, none shows a secret.
 
-    ``names`` are the containers by role; ``labels`` theirs, where they are known (compose's own tell how to recreate).
+    ``names`` are the containers by role, ``present`` the roles of those that exist, ``composed`` how compose made them.
     """
 
     names: Mapping[str, str]
-    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    present: tuple[str, ...] = ()
+    composed: Mapping[str, ComposeService] = field(default_factory=dict)
     program: str = "docker"
+    kind: Literal["docker"] = "docker"
 
     def start(self, role: str) -> str:
         """The command that starts a service."""
@@ -628,11 +680,10 @@ class DockerWords:
 
     def recreate(self, role: str) -> str:
         """The command that makes a service anew, through compose with the project's own files where it made it."""
-        labels = self._labels(role)
-        if _SERVICE not in labels:
+        made = self._composed(role)
+        if made is None:
             return f"{self.program} restart {self._name(role)}  # not made by compose: to recreate it, repeat its run"
-        service = shlex.quote(labels[_SERVICE])
-        return f"{self._compose(labels)} up -d --no-deps --force-recreate {service}"
+        return f"{made.command} up -d --no-deps --force-recreate {shlex.quote(made.service)}"
 
     def ps(self) -> str:
         """The command that lists the services with their states, stopped ones too."""
@@ -674,7 +725,7 @@ class DockerWords:
     def usage(self) -> str:
         """The command that shows memory and CPU of all services."""
         # The client shows nothing at all when one of the names does not exist.
-        names = [name for role, name in self.names.items() if role in self.labels] or list(self.names.values())
+        names = [name for role, name in self.names.items() if role in self.present] or list(self.names.values())
         return f"{self.program} stats --no-stream {' '.join(shlex.quote(name) for name in names)}"
 
     def _environment(self, role: str) -> str:
@@ -684,31 +735,32 @@ class DockerWords:
     def _name(self, role: str) -> str:
         return shlex.quote(self.names.get(role, role))
 
-    def _labels(self, role: str) -> Mapping[str, str]:
-        if role in self.labels:
-            return self.labels[role]
+    def _composed(self, role: str) -> ComposeService | None:
+        if role in self.present:
+            return self.composed.get(role)
         # A service that no longer exists belongs to its neighbours' project, and its name there is made like theirs.
-        for neighbour, labels in self.labels.items():
-            if _PROJECT in labels and neighbour in labels.get(_SERVICE, ""):
-                return {**labels, _SERVICE: labels[_SERVICE].replace(neighbour, role)}
-        return {}
+        for neighbour, made in self.composed.items():
+            if neighbour in made.service:
+                return replace(made, service=made.service.replace(neighbour, role))
+        return None
 
-    def _compose(self, labels: Mapping[str, str]) -> str:
-        folder = labels.get("com.docker.compose.project.working_dir", "")
-        words = [compose_program(labels) if self.program == "docker" else f"{self.program}-compose"]
-        for name in labels.get("com.docker.compose.project.config_files", "").split(","):
-            if name:
-                # The old compose writes the path as it was typed, mostly relative to the project's folder.
-                beside = Path(folder) / name
-                words += ["-f", shlex.quote(str(beside) if beside.exists() else name)]
-        if folder:
-            words += ["--project-directory", shlex.quote(folder)]
-        environment = labels.get("com.docker.compose.project.environment_file", "")
-        if environment:
-            words += ["--env-file", shlex.quote(environment)]
-        if labels.get(_PROJECT):
-            words += ["-p", shlex.quote(labels[_PROJECT])]
-        return " ".join(words)
+
+def of_one_service(method: _Method) -> _Method:
+    """A runtime's method about one service, whose container is to blame if the engine is late with it alone.
+
+    The engine waits for a container that has no processor time, or whose disk is dead, and answers all else.
+    """
+
+    @wraps(method)
+    def call(self: DockerRuntime, role: str, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return method(self, role, *arguments, **keywords)
+        except Late as error:
+            if not self.answers:
+                raise
+            raise DeadlineExceeded(f"{role}: {error}, about this container alone") from error
+
+    return understood(call)  # type: ignore[return-value]  # it has the signature of what it wraps
 
 
 class DockerRuntime:
@@ -727,6 +779,12 @@ class DockerRuntime:
         self._api = api or EngineApi(address)
         self._labels: dict[str, Mapping[str, str]] = {}
         self._shown: dict[str, str] = {}
+        self._seen: dict[str, Inspected] = {}
+
+    @property
+    def answers(self) -> bool:
+        """Whether the engine itself answers now, at once."""
+        return self._api.is_alive()
 
     @property
     def local(self) -> bool:
@@ -741,7 +799,10 @@ class DockerRuntime:
     def words(self) -> DockerWords:
         """The operator's commands, with what has been learnt of the containers' compose projects so far."""
         names = {role: self._shown.get(role, name) for role, name in self._names.items()}
-        return DockerWords(names=names, labels=dict(self._labels), program=self._api.program)
+        program = self._api.program
+        made = {role: compose_service(labels, program) for role, labels in self._labels.items()}
+        composed = {role: service for role, service in made.items() if service is not None}
+        return DockerWords(names, tuple(self._labels), composed, program)
 
     @understood
     def info(self, deadline: float) -> RuntimeInfo:
@@ -775,6 +836,7 @@ class DockerRuntime:
                 if (container := self._inspected_or_none(entry["Id"], clock)) is not None
             ]
             if found:
+                self._seen[name] = self._seen[found[0].id]
                 self._labels[role] = found[0].labels or {}
                 self._shown[role] = found[0].name
             else:
@@ -786,14 +848,14 @@ class DockerRuntime:
             return by_role
         return {role: tuple(_with_oom_from_kernel(state) for state in found) for role, found in by_role.items()}
 
-    @understood
+    @of_one_service
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:
         """The environment that a service was given. Holds secrets. Raises ServiceUnavailable when it is missing."""
         entries = self._inspect(role, Clock(deadline)).get("Config", {}).get("Env") or []
         # A name alone is how compose asks for a variable to be left out: the process does not get it.
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
-    @understood
+    @of_one_service
     def image(self, role: str, deadline: float) -> ServiceImage | None:
         """What a service's container runs from, and what the name of that image means to the engine now."""
         clock = Clock(deadline)
@@ -811,7 +873,7 @@ class DockerRuntime:
             current_created_at=parse_time(str((current or {}).get("Created") or "")),
         )
 
-    @understood
+    @of_one_service
     def last_stop(self, role: str, deadline: float) -> LastStop | None:
         """How the last stop of a service's container went, from the engine's memory of its last 256 events."""
         clock = Clock(deadline)
@@ -830,7 +892,7 @@ class DockerRuntime:
             return None
         return last_stop_in(json.loads(line) for line in lines if line.strip())
 
-    @understood
+    @of_one_service
     def usage(self, role: str, deadline: float) -> Usage:
         """Memory and CPU time of a service: from its cgroup's files where they can be read, else from the engine."""
         clock = Clock(deadline)
@@ -843,7 +905,7 @@ class DockerRuntime:
         path = f"/containers/{identity}/stats"
         return _usage_from_stats(self._engine("GET", path, clock, {"stream": "false", "one-shot": "true"}))
 
-    @understood
+    @of_one_service
     def logs(self, role: str, since: datetime, limit: int, deadline: float) -> LogChunk:
         """What a service wrote since then, the newest ``limit`` bytes; reads a small multiple of that at most.
 
@@ -867,7 +929,7 @@ class DockerRuntime:
         # Not the window's whole: the last tail was full, or older lines gave way.
         return LogChunk(lines=kept.merged(), truncated=kept.dropped or not whole)
 
-    @understood
+    @of_one_service
     def execute(
         self, role: str, command: Sequence[str], deadline: float, user: str = "", stdin: bytes = b""
     ) -> Execution:
@@ -980,12 +1042,18 @@ class DockerRuntime:
             raise RuntimeUnavailable(f"the Docker daemon refused {path}: {error.message}") from error
 
     def _inspected_or_none(self, name: str, clock: Clock) -> Inspected | None:
+        """What the engine tells of a container; where it is late with that, what it told before in this run."""
         try:
-            found: Inspected = self._api.request("GET", f"/containers/{name}/json", clock)
+            found: Inspected = self._api.request("GET", f"/containers/{name}/json", clock.part(INSPECTION))
         except NotFound:
             return None
         except Refused as error:
             raise RuntimeUnavailable(f"the Docker daemon can't inspect {name}: {error.message}") from error
+        except Late:
+            if name not in self._seen or not self.answers:
+                raise
+            return self._seen[name]
+        self._seen[name] = found
         return found
 
     def _image_or_none(self, name: str, clock: Clock) -> Inspected | None:

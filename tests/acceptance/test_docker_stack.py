@@ -29,6 +29,7 @@ BUSY = (
 """What may warn because the stack was started just now, or because this machine has other work to do."""
 
 DOES_NOT_ARISE = {
+    "deploy.availability": "requests are sent for as long as --deploy-window says",
     "db.backup-age": "no backup folder is known",
     "db.replication": "there are no replicas and no replication slots",
     "service.env-file[frontend]": "no file gives frontend its environment here",

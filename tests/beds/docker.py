@@ -269,7 +269,7 @@ class Stack:
         self.names: Mapping[str, str] = {role: f"allodoc_{role}_prod" for role in ROLES}
         self.runtime = DockerRuntime(self.names)
         self.ports = dict(
-            zip(("postgres", "redis", "backend", "frontend", "http", "https"), _free_ports(6), strict=True)
+            zip(("postgres", "redis", "backend", "frontend", "http", "https"), free_ports(6), strict=True)
         )
         # Not in the image's history nor in this repository: new ones for each session.
         self.secrets = {name: secrets.token_hex(24) for name in SECRETS}
@@ -279,6 +279,7 @@ class Stack:
         self._known: list[str] = []
         self._files: dict[tuple[str, str], str] = {}
         self._volumes: list[str] = []
+        self._others: list[str] = []
 
     @property
     def target(self) -> str:
@@ -358,6 +359,30 @@ class Stack:
         subprocess.run(command, capture_output=True, check=True)
         if role != "nginx":
             self.follow_addresses()
+
+    def follow_up(self, role: str) -> Container:
+        """Start a second container like a service's beside it, as a rolling deployment does, and wait for its health.
+
+        Removed after the test.
+        """
+        self._touched = True
+        like = self.client.inspect_container(self.names[role])
+        health = like["Config"]["Healthcheck"]
+        made = self.client.create_container(
+            like["Config"]["Image"],
+            name=f"{self.names[role]}_next",
+            environment=like["Config"]["Env"],
+            healthcheck={"test": health["Test"], "interval": health["Interval"], "timeout": health["Timeout"]},
+            labels={OWNER: str(os.getpid())},
+            host_config=self.client.create_host_config(
+                network_mode=f"{PROJECT}_allodoc", binds=like["HostConfig"]["Binds"]
+            ),
+        )
+        following = Container(self.engine, made["Id"], f"{self.names[role]}_next")
+        self._others.append(following.name)
+        following.start()
+        following.wait_health(HealthStatus.HEALTHY, 30)
+        return following
 
     def allow_cores(self, role: str, cores: float) -> None:
         """Change how much processor time a running service may use. Undone after the test."""
@@ -460,6 +485,11 @@ class Stack:
                 pytest.fail(f"the stack is not healthy within {timeout:g} s: {seen}")
             time.sleep(0.1)
 
+    def is_healthy(self) -> bool:
+        """Whether all services run, and none is ill by its own check."""
+        found = self.states.values()
+        return all(state.running and (state.health is None or _is_healthy(state)) for state in found)
+
     @property
     def client(self) -> APIClient:
         """The SDK's client, for what has no method here."""
@@ -494,6 +524,8 @@ class Stack:
         for role, state in self.runtime.states(10).items():
             if state.status is Status.PAUSED:
                 self.client.unpause(self.names[role])
+        while self._others:
+            self.engine.remove(self._others.pop())
         # Compose sees by itself what differs from its file; what was taken off its network does not differ.
         for role in self._changed:
             self.engine.remove(self.names[role])
@@ -591,7 +623,7 @@ def _is_healthy(state: ServiceState) -> bool:
     return state.running and state.health is not None and state.health.status is HealthStatus.HEALTHY
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody holds now; all held at once while they are chosen, so that they differ."""
     with contextlib.ExitStack() as held:
         ports = []

@@ -107,7 +107,7 @@ EXECUTED = ROOT / "reports" / "runs" / "executed-commands.txt"
 def paste(command: str) -> str:
     """Run a command of the guide as an operator would, in the checkout. It must succeed; returns what it printed."""
     done = subprocess.run(
-        ["timeout", "-k", "1", "30", "bash", "-o", "pipefail", "-ec", command],  # which ends what it has started, too
+        ["timeout", "-k", "1", "60", "bash", "-o", "pipefail", "-ec", command],  # which ends what it has started, too
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.beds.suite import ROOT
 from tests.faults.judge import HEADER
+from tests.faults.remedies import commands, exemptions
 
 PAGE = Path(__file__).with_name("RESULTS.md")
 BEDS = {"embedded": "The embedded demo", "docker": "The guide's own stack in containers"}
@@ -19,6 +20,11 @@ judge compares its JSON snapshot with the entry. "Named" is *yes* when the verdi
 no more and no fewer. "Remedy" says how long it took until everything was green again after the remedy's own commands
 had been pasted, or why they were not run. Seconds are those of the whole run of all checks.
 """
+EXEMPT = """\
+All other commands of the {} are pasted by these faults' remedies or by the walk over the guide (test_guide.py).
+
+| command | why not |
+| --- | --- |"""
 
 
 def main() -> int:
@@ -37,6 +43,9 @@ def main() -> int:
         columns = [name for name in HEADER if name != "bed"]
         parts += [f"| {' | '.join(columns)} |\n", f"|{' --- |' * len(columns)}\n"]
         parts += [f"| {' | '.join(row[name].replace('|', '/') for name in columns)} |\n" for row in found]
+    known = exemptions()
+    parts.append(f"\n## Commands of the guide that no test runs\n\n{EXEMPT.format(len(list(commands())))}\n")
+    parts += [f"| `{key}` | {reason} |\n" for key, reason in known.items()]
     PAGE.write_text("".join(parts), "utf-8")
     return 0
 

