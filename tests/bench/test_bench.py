@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,6 +141,46 @@ def test_many_targets(demo_bed: Demo, tmp_path: Path) -> None:
         alone = alone or took
         memory = usage.ru_maxrss / 1024
         print(f"  {count:2} targets  {took:6.1f} s   {took / alone:5.1f} x one   {memory:4.0f} MiB at most")
+
+
+def remember_often(file: Path, runs: int) -> None:
+    """Make of the only run of a history so many, an hour apart, every fortieth of them failing somewhere."""
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("UPDATE findings SET run_id = ?", (runs,))
+        database.execute("UPDATE measurements SET run_id = ?", (runs,))
+        database.execute("UPDATE runs SET id = ?", (runs,))
+        for earlier in range(1, runs):
+            database.execute(
+                "INSERT INTO runs SELECT ?, target, strftime('%Y-%m-%d %H:%M:%f', started, ?) || '000', seconds, "
+                "state, root_causes, escalation, whole, cut_short, outage_since FROM runs WHERE id = ?",
+                (earlier, f"-{runs - earlier} hours", runs),
+            )
+            database.execute(
+                "INSERT INTO findings SELECT ?, series_id, "
+                "CASE WHEN series_id % 10 = 0 AND ? % 40 = 0 AND outcome = 'pass' THEN 'fail' ELSE outcome END, "
+                "message FROM findings WHERE run_id = ?",
+                (earlier, earlier, runs),
+            )
+            database.execute(
+                "INSERT INTO measurements SELECT ?, series_id, value * (1 + ? / 5000.0) "
+                "FROM measurements WHERE run_id = ?",
+                (earlier, earlier, runs),
+            )
+        database.execute("UPDATE series SET last_trouble = ? WHERE id % 10 = 0", (runs,))
+        database.commit()
+
+
+@pytest.mark.timeout(600)
+def test_history(demo_bed: Demo, tmp_path: Path) -> None:
+    """A run that knows 1000 others against one that knows none."""
+    remembering = suite_on(demo_bed.target, tmp_path, "checks")
+    remembering.run()
+    remember_often(tmp_path / "reports" / "history.sqlite", 1000)
+    forgetful = "pytest checks --no-history"
+    plain = suite_on(demo_bed.target, tmp_path, "checks", "--no-history")
+    compare("A history of 1000 runs", {forgetful: plain, "pytest checks": remembering}, forgetful)
+    page = tmp_path / "reports" / "latest.html"
+    print(f"  its report has {page.resolve().stat().st_size / 1000:.0f} kB")
 
 
 @pytest.mark.timeout(600)
