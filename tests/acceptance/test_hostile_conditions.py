@@ -273,6 +273,7 @@ def test_the_disk_is_full(demo: Demo, tmp_path: Path) -> None:
         *("-o", f"cache_dir={folder}/cache"),
         target=demo.target,
         cache=True,
+        history=True,
         environment={"TMPDIR": str(folder)},
         within=_mounted(script, str(folder), str(kept)),
     )
@@ -280,7 +281,10 @@ def test_the_disk_is_full(demo: Demo, tmp_path: Path) -> None:
     assert run.output.rstrip().splitlines()[-1].startswith(("bed is healthy", "bed has warnings")), run.output
     for said in ("no snapshot: ", "no HTML report: "):
         assert re.search(f"^{said}.*No space left on device", run.output, re.MULTILINE), run.output
-    assert {path.name for path in kept.iterdir()} - {"cache"} == {"latest.json", "20260101T000000Z-bed.json"}
+    assert {path.name for path in kept.iterdir()} - {"cache", "history.sqlite"} == {
+        "latest.json",
+        "20260101T000000Z-bed.json",
+    }
     assert json.loads((kept / "latest.json").read_text("utf-8")) == {"old": True}
 
 
@@ -398,7 +402,8 @@ def test_two_runs_at_once(demo: Demo, tmp_path: Path, plain: Run, plugin: Callab
     def run(number: int) -> Run:
         folder = tmp_path / "runs" / str(number)
         shared = f"--reports={tmp_path / 'reports'}"
-        return run_suite(folder, "checks", "-p", "together", shared, target=demo.target, environment=environment)
+        options = ("-p", "together", shared)
+        return run_suite(folder, "checks", *options, target=demo.target, environment=environment, history=True)
 
     (tmp_path / "reports").mkdir()
     with ThreadPoolExecutor(2) as pool:
@@ -406,10 +411,11 @@ def test_two_runs_at_once(demo: Demo, tmp_path: Path, plain: Run, plugin: Callab
     for one in runs:
         assert one.exit_status == 0, one.output
     names = sorted(path.name for path in (tmp_path / "reports").iterdir())
-    assert len(names) == 6, names
+    assert len(names) == 7, names
     first = names[0].partition("-")[0]
     assert names == [
         *(f"{first}-bed{number}.{kind}" for number in ("-2", "") for kind in ("html", "json")),
+        "history.sqlite",
         "latest.html",
         "latest.json",
     ]

@@ -137,16 +137,18 @@ def run_suite(
     timeout: float = 60,
     within: Sequence[str] = (),
     cache: bool = False,
+    history: bool = False,
 ) -> Run:
     """Run ``pytest`` with these arguments on a target whose file has the text ``target`` (or by discovery if empty).
 
     The run has a folder of its own for target file and reports. ``within`` is a command that runs another one.
-    ``cache`` lets pytest remember what failed.
+    ``cache`` lets pytest remember what failed, ``history`` the suite what was: most tests have nothing of either.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Hypothesis' plugin imports all of Hypothesis at the end of a run that has no use for it.
     command = [*within, sys.executable, "-m", "pytest", "-p", "no:hypothesispytest"]
     command += [] if cache else ["-p", "no:cacheprovider"]
+    command += [] if history or any(word.startswith("--history") for word in arguments) else ["--no-history"]
     command += ["--reports", str(folder / "reports"), *arguments]
     if target:
         targets = folder / "targets"

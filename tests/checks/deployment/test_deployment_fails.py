@@ -25,12 +25,13 @@ def stamp(ago: timedelta = timedelta()) -> str:
 
 
 def test_the_healthy_demo_is_calm(demo: Demo, suite: Health) -> None:
-    """On a whole demo every check of the chapter passes, or is not applicable for want of images and of a frontend."""
+    """On a whole demo every check of the chapter passes, or has no images, frontend or window to look at."""
     run = suite("checks/deployment", target=demo.target)
     run.is_calm()
     assert not run.names("warn"), run.output
     assert {name for name in run.names("not-applicable") if "image-current" not in name} == {
-        "deploy.graceful-shutdown[frontend]"
+        "deploy.availability",
+        "deploy.graceful-shutdown[frontend]",
     }
 
 

@@ -478,7 +478,8 @@ def test_a_save_that_takes_too_long_warns(bench: Bench) -> None:
         bench.redis.set(f"filler:{number}", "x", ex=600)
     try:
         with bench.config(rdb_key_save_delay=1_000_000):
-            bench.redis.bgsave()
+            with suppress(redis.ResponseError):  # a save of Redis' own accord is as good
+                bench.redis.bgsave()
             bench.wait("rdb_current_bgsave_time_sec", 1)
             run = bench.cache(bench.limits(save_overdue="warn = 1"))
         run.warns("cache.persistence")

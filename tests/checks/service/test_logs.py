@@ -221,7 +221,7 @@ class TestDemo:
             postgres_line("STATEMENT:  SELECT * FROM patients WHERE name = 'Erika Mustermann'"),
         )
         run = suite(LOGS, "-vv", target=demo.target)
-        shown = run.output + "".join(file.read_text("utf-8") for file in run.folder.iterdir())
+        shown = run.output + "".join(file.read_text("utf-8", "replace") for file in run.folder.iterdir())
         for canary in (secret, bearer, "Mustermann", "mustermann", "Erika", "c2lnbmF0dXJl", "1970-01-01"):
             assert canary not in shown
 
