@@ -339,7 +339,9 @@ class HealthRun:
         if not checks or self.is_worker:
             return
         try:
-            if self.config.option.deploy_window:
+            if self.config.option.deploy_window and not self.config.option.replay:
+                if not any(self._lasts(item) for item in checks):
+                    raise TargetError("--deploy-window is what deploy.availability tells, which is not selected")
                 self._outlast()
             if self.config.option.watch is not None:
                 Looker(self, checks).watch(self.config.option.watch)

@@ -61,6 +61,7 @@ def test_the_service_stops_when_it_is_told_to(stop_behaviour: StopBehaviour, fin
 @symptom(
     "deploy.availability",
     severity=Severity.MAJOR,
+    smoke=True,
     caused_by=[*BACKEND_GONE, "deploy.dependencies", "deploy.migrations"],
 )
 def test_the_deployment_cuts_nobody_off(deploy_window: DeployWindow, limits: Limits, finding: Recorder) -> None:

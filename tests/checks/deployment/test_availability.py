@@ -118,6 +118,12 @@ class TestEmbedded:
         assert run.outcome(NAME) == "not-applicable"
         assert "--deploy-window" in run.finding(NAME)["message"]
 
+    def test_a_window_that_nothing_is_told_of(self, demo: Demo, suite: Health) -> None:
+        """Where the check is not selected nothing is sent, and the run does not begin."""
+        run = suite("checks/db", "--deploy-window=5", target=demo.target)
+        assert run.exit_status == pytest.ExitCode.USAGE_ERROR
+        assert "deploy.availability tells, which is not selected" in run.output
+
 
 @pytest.mark.docker
 class TestContainers:
