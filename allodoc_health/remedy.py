@@ -214,19 +214,22 @@ def _finish(path: Path, section: dict[str, Any], usual_time: str) -> Remedy:
 def render(remedy: Remedy, words: Mapping[str, Any], seal: Callable[[str], str] = str) -> Remedy:
     """The remedy with its templates filled in. ``words`` are the names that templates may use.
 
-    ``seal`` redacts what was filled in. The guide's own prose has no secret, though it may look like one
+    ``seal`` redacts what is filled in. The guide's own words have no secret, though they may look like one
     (``password: someone``). Raises GuideError for a template that doesn't compile or names what does not exist.
     """
     import jinja2
 
-    # Shell commands, not HTML: each output escapes for itself.
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # shell commands, not HTML: each output escapes for itself
+        finalize=lambda word: seal(word) if isinstance(word, str) else word,
+    )
 
     def fill(text: str) -> str:
         if "{{" not in text and "{%" not in text:
             return text
         try:
-            return seal(environment.from_string(text).render(words))
+            return environment.from_string(text).render(words)
         except jinja2.TemplateError as error:
             raise GuideError(f"{remedy.anchor}: {error} in {text!r}") from error
 

@@ -32,8 +32,8 @@ LEAST = {"%": 5.0, "s": 0.05, "B": float(2**20), "": 2.0}
 FACTS = frozenset({"version", "image", "revision", "commit", "fingerprint", "digest"})
 """The keys of evidence that say what was running and how it was set up, rather than how it did."""
 
-SETTINGS = ("_settings", "_configuration")
-"""The endings of the names of evidence that is settings from top to bottom."""
+SETTINGS = ("_settings", "_configuration", "environment")
+"""The endings of the names of evidence that is settings from top to bottom; of a variable its length is known."""
 
 
 class Kind(StrEnum):

@@ -15,6 +15,7 @@ import pytest
 from allodoc_health.catalogue import Entry, read_catalogue, split_name
 from allodoc_health.inspection import complete
 from allodoc_health.probe import AXES, PROBES, axes_of
+from allodoc_health.redaction import Redactor
 from allodoc_health.remedy import GuideError, Remedy, Step, load_guide, remedy_for, render
 from allodoc_health.runtimes.docker_engine import DockerWords
 from allodoc_health.runtimes.interface import OperatorWords
@@ -281,3 +282,12 @@ def test_looking_changes_nothing() -> None:
     commands = [(remedy.anchor, command) for remedy in SECTIONS for step in remedy.look for command in step.commands]
     assert commands
     assert not [f"{anchor}: {command}" for anchor, command in commands if CHANGES.search(command)]
+
+
+def test_only_what_is_filled_in_is_redacted(tmp_path: Path) -> None:
+    """The guide's own words stay as they are, though they look like a secret; a value that is one does not."""
+    chapter = CHAPTER.replace("See who holds them", "Tell nobody the password: someone may hear")
+    words = {**vocabulary(a_target(), docker_words()), "psql": lambda sql, **_: f"password={sql}"}
+    rendered = render(load_guide(write(tmp_path, chapter))["db.connection-headroom"], words, Redactor().text)
+    assert "the password: someone may hear" in rendered.look[0].text
+    assert "SELECT" not in rendered.look[0].commands[0]

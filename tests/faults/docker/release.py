@@ -34,7 +34,7 @@ def backend_out_of_memory(stack: Stack) -> Iterator[None]:
     yield
 
 
-@fault(root=["host.cpu[backend]"], may=API_DOWN, mend=steps(0))
+@fault(root=["host.cpu[backend]"], may=[*API_DOWN, "logs.levels[backend]"], mend=steps(0))
 def backend_short_of_processor_time(stack: Stack) -> Iterator[Callable[[], object]]:
     """The backend may use a twentieth of a core: it is throttled all the time, and everything is slow."""
     stack.allow_cores("backend", 0.05)
