@@ -22,6 +22,7 @@ from allodoc_health.collected import read_findings
 from allodoc_health.finding import Finding
 from allodoc_health.plugin import HealthRun
 from allodoc_health.run import SCHEMA, TargetReport
+from reports.snapshot import finding_content
 from reports.streams import move_terminal, reason, tell
 
 
@@ -42,25 +43,11 @@ def _finite(value: Any) -> Any:
     return [_finite(each) for each in value] if isinstance(value, list) else value
 
 
-def finding_content(finding: Finding) -> dict[str, Any]:
-    """A finding as the snapshot tells it, with its name and target."""
-    return {
-        "target": finding.target,
-        "name": finding.name,
-        "id": finding.id,
-        "parameter": finding.parameter,
-        "outcome": finding.outcome,
-        "severity": finding.severity,
-        "title": finding.title,
-        "message": finding.message,
-        "details": finding.details,
-        "measurements": finding.measurements,
-        "remedy": finding.remedy or None,
-        "blocked_by": finding.blocked_by,
-        "caused_by": finding.caused_by,
-        "since": finding.since,
-        "seconds": round(finding.seconds, 4),
-    }
+def finding_line(finding: Finding) -> dict[str, Any]:
+    """A finding as the snapshot tells it, with its name, its target, and how long its check took in seconds."""
+    told = {"target": finding.target, "name": finding.name, **finding_content(finding)}
+    del told["nodeid"]  # which it gets when the run is over: it would be told again for nothing else
+    return {**told, "seconds": round(finding.seconds, 4)}
 
 
 def verdict_content(report: TargetReport) -> dict[str, Any]:
@@ -127,7 +114,7 @@ class JsonLines:
         self._write(line("verdict", verdict_content(report)))
 
     def _tell(self, finding: Finding) -> None:
-        text = line("finding", finding_content(finding))
+        text = line("finding", finding_line(finding))
         if self._told.get((finding.target, finding.name)) != text:
             self._told[finding.target, finding.name] = text
             self._write(text)

@@ -198,7 +198,7 @@ def snapshot(report: TargetReport, suite: Mapping[str, Any]) -> dict[str, Any]:
             "seconds": round(report.seconds, 3),
             "suite": suite,
             "verdict": report.verdict,
-            "findings": [_finding(finding) for finding in report.findings],
+            "findings": [finding_content(finding) for finding in report.findings],
             "defects": report.defects,
             "not_run": report.not_run,
             "cut_short": report.cut_short,
@@ -216,7 +216,8 @@ def snapshot(report: TargetReport, suite: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "digest": digest_of(content)}
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_content(finding: Finding) -> dict[str, Any]:
+    """A finding as plain data; :class:`allodoc_health.snapshot.SnapshotFinding` is its type."""
     return {
         "id": finding.id,
         "parameter": finding.parameter,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from reports.json_lines import finding_content, line, verdict_content
+from reports.json_lines import finding_line, line, verdict_content
 from tests.beds.incidents import hostile_reports, incident, some
 from tests.beds.pretend import Pretend
 
@@ -128,7 +128,7 @@ def test_a_reader_that_leaves_costs_nothing(pretend: Pretend) -> None:
 def test_nothing_breaks_a_line(report: Any) -> None:
     """Any text anywhere is one line of ASCII that holds the text as it is; numbers that JSON lacks are strings."""
     for finding in report.findings:
-        text = line("finding", finding_content(finding))
+        text = line("finding", finding_line(finding))
         assert text.isascii()
         assert text.isprintable()
         content = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
