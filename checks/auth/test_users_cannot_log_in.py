@@ -137,7 +137,7 @@ def test_the_password_is_hashed_well(account_row: AccountRow, limits: Limits, fi
 def test_cookies_are_kept_safe(login_cookies: tuple[CookieAttributes, ...], finding: Recorder) -> None:
     """The cookies that hold tokens are Secure, HttpOnly and SameSite."""
     if not login_cookies:
-        finding.not_applicable("the login sets no cookie: tokens come in the body alone")
+        finding.not_applicable("the login sets no cookie, as tokens come in the body alone")
     finding.says(f"{', '.join(cookie.name for cookie in login_cookies)} are Secure, HttpOnly and SameSite")
     for cookie in login_cookies:
         missing = [

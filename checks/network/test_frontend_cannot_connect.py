@@ -220,7 +220,7 @@ def _refusal(preflight: Preflight) -> tuple[str, str]:
     if "," in allowed:
         return "several origins in one Access-Control-Allow-Origin: browsers refuse that", "list"
     if allowed == "*":
-        return "* is allowed together with credentials: browsers refuse that", "wildcard"
+        return "* is allowed together with credentials, which browsers refuse", "wildcard"
     return f"{allowed[:60]} is allowed, not {preflight.origin[:60]}"[:110], ""
 
 
@@ -236,7 +236,7 @@ def test_a_foreign_page_may_not(foreign_preflight: Preflight, finding: Recorder)
     finding.says("a foreign origin is told nothing" if not allowed else "a foreign origin is told another one")
     if allowed in (foreign_preflight.origin, "null"):
         with_cookies = " with credentials" if foreign_preflight.credentials else ""
-        finding.fail(f"any origin is allowed{with_cookies}: the answer repeats whatever asks", "reflected")
+        finding.fail(f"any origin is allowed{with_cookies}, as the answer repeats whatever asks", "reflected")
         if foreign_preflight.credentials:
             finding.escalate(Escalation.NOW, "any web site may act as the user who visits it")
     elif allowed == "*":
