@@ -32,17 +32,18 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# On a machine of CI's a neighbour may take the processor for seconds, and a real system or a process that waits for a
+# signal is late then: what fails there is tried once more, and counted.
+AGAIN := $(if $(CI),--reruns 1)
+
 # What needs no running system: the engine, parsers, reports.
 unit: $(STAMP)
-	$(PYTEST) tests/allodoc_health tests/fixtures tests/reports tests/deploy --numprocesses=2
+	$(PYTEST) tests/allodoc_health tests/fixtures tests/reports tests/deploy --numprocesses=2 $(AGAIN)
 
 # What breaks real ones: the embedded demo (one for each worker), and Docker containers where an Engine answers. The beds
 # share nothing, but two cores are not enough for both at once. At last: is there a command that nobody has run, and do
 # the snapshots of all faults tell the same when they are replayed?
 BROKEN := tests/demo tests/runtimes tests/checks tests/faults tests/acceptance tests/soak
-# On a machine of CI's a neighbour may take the processor for seconds, and a real system is late then: what fails there
-# is tried once more, and counted.
-AGAIN := $(if $(CI),--reruns 1)
 integration:
 	rm -rf reports/runs/executed-commands.txt reports/runs/faults
 	$(MAKE) embedded
