@@ -16,7 +16,7 @@ import pytest
 
 from allodoc_health.looks import JITTER, LONGEST_PAUSE, Record, pauses
 from tests.beds.docker import wait_until
-from tests.beds.pretend import Pretend
+from tests.beds.pretend import GONE, Pretend
 
 pytest_plugins = ["pytester"]
 
@@ -135,6 +135,39 @@ class TestWait:
         strict = made.run("--target=prod", "--wait=1", "-o", "strict=true")
         assert strict.exit_status == 1
         assert "not all is green" in strict.output
+
+    def test_a_stack_that_is_not_there_yet(self, suite: Callable[..., Pretend]) -> None:
+        """What discovery does not find at first is waited for, too."""
+        made = suite(open_at=(1,))
+        (made.folder / GONE).touch()
+        threading.Timer(3, (made.folder / GONE).unlink).start()
+        run = made.run("--wait=30")
+        assert run.exit_status == 0, run.output + run.errors
+        assert run.outcomes["db.port"] == "pass"
+
+    def test_a_stack_that_goes_away(self, suite: Callable[..., Pretend]) -> None:
+        """What is found no more while it is waited for is said to be gone, with exit status 4 in the end."""
+        made = suite()
+
+        def take_away() -> None:
+            wait_until(lambda: looks(made, "door"), 30, "a look")
+            (made.folder / GONE).touch()
+
+        thread = threading.Thread(target=take_away)
+        thread.start()
+        run = made.run("--wait=3")
+        thread.join()
+        assert run.exit_status == pytest.ExitCode.USAGE_ERROR
+        assert "waiting for no AlloDoc found" in run.output
+        assert "no AlloDoc found" in run.errors
+
+    def test_a_stack_that_is_never_there(self, suite: Callable[..., Pretend]) -> None:
+        """Without --wait nothing is waited for."""
+        made = suite()
+        (made.folder / GONE).touch()
+        run = made.run()
+        assert run.exit_status == pytest.ExitCode.USAGE_ERROR
+        assert "no AlloDoc found" in run.errors
 
     def test_reports_are_made_once(self, suite: Callable[..., Pretend]) -> None:
         """JUnit and pytest's own counts know of one run of each check."""

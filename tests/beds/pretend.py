@@ -17,8 +17,11 @@ import pytest
 
 from allodoc_health.redaction import Redactor
 from allodoc_health.runtimes.docker_engine import DockerWords
-from allodoc_health.target import ROLES, TargetSettings
+from allodoc_health.target import ROLES, TargetError, TargetSettings
 from tests.beds.suite import ROOT
+
+GONE = "gone"
+"""A file in the suite's folder, as long as there is nothing that discovery could find."""
 
 SECRET = "canary-secret-9f8e7d"
 NAMES = {role: f"allodoc_{role}_prod" for role in ROLES}
@@ -72,6 +75,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         run: Mapping[str, object],
         redactor: Redactor,
     ) -> Any:
+        if (config.rootpath / GONE).exists():
+            raise TargetError("no AlloDoc found")
         services = {role: {"container": name} for role, name in NAMES.items() if role not in ("frontend",)}
         settings = settings.model_copy(
             update={"services": TargetSettings.model_validate({"services": services}).services}
