@@ -71,7 +71,8 @@ class Inspection:
     """A target with all that lives as long as the run does.
 
     ``words`` are how its operator types an action, as far as is known when they are asked for. ``replayed`` is the
-    snapshot whose evidence this is, if it isn't the target's own.
+    snapshot whose evidence this is, if it isn't the target's own, and ``outage_since`` what was known then of the
+    beginning of an outage.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class Inspection:
         words: Callable[[], OperatorWords],
         close: Callable[[], None] = lambda: None,
         replayed: str = "",
+        outage_since: datetime | None = None,
     ) -> None:
         self.target = target
         self.redactor = redactor
         self.observer = observer
         self.words = words
         self.replayed = replayed
+        self.outage_since = outage_since
         self._close = close
 
     @classmethod
@@ -125,7 +128,14 @@ class Inspection:
         if today is not None:
             changes |= {"limits": today.limits, "waivers": today.waivers}
         target = recording.target.model_copy(update=changes)
-        return cls(target, redactor, Replay(recording), lambda: recording.words, replayed=str(path))
+        return cls(
+            target,
+            redactor,
+            Replay(recording),
+            lambda: recording.words,
+            replayed=str(path),
+            outage_since=recording.outage_since,
+        )
 
     def waiver(self, symptom: str, parameter: str | None) -> Waiver | None:
         """The waiver that covers a finding, expired or not; one that is in force first."""

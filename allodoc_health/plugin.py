@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -65,6 +65,13 @@ class HealthHooks:
 
     def pytest_health_report(self, config: pytest.Config, report: TargetReport) -> None:
         """One target has been judged. Called once a target, after the last check, where the terminal is."""
+
+    @pytest.hookspec(firstresult=True)
+    def pytest_health_outage(self, config: pytest.Config, report: TargetReport) -> datetime | None:
+        """Since when something critical has failed on a target at any time, as earlier runs know.
+
+        Called before a report is given to the outputs; its verdict is that of this run alone, so far.
+        """
 
     def pytest_health_look(self, config: pytest.Config, look: Look) -> None:
         """One look of several is over, of ``--wait`` or of ``--watch``; the last one is reported like any run."""
@@ -606,13 +613,13 @@ class HealthRun:
             return None
         observed = self.remote.get(name) or self._observed(inspection)
         whole = observed["whole"] if not (not_run or defects) else ()
-        verdict = judge(findings, inspection.target.started, len(defects), len(not_run) + bool(cut_short))
-        return TargetReport(
+        judged = partial(judge, findings, inspection.target.started, len(defects), len(not_run) + bool(cut_short))
+        report = TargetReport(
             target=inspection.target,
             started=inspection.target.started,
             seconds=time.monotonic() - began,
             findings=findings,
-            verdict=verdict,
+            verdict=judged(),
             evidence=inspection.redactor.evidence(observed["evidence"]),
             unobserved=inspection.redactor.evidence(observed["unobserved"]),
             timings=observed["timings"],
@@ -625,6 +632,8 @@ class HealthRun:
             warnings=inspection.redactor.evidence(tuple(warnings_on(inspection.target, findings, whole))),
             waited=self._waited.get(name),
         )
+        since = inspection.outage_since or self.config.hook.pytest_health_outage(config=self.config, report=report)
+        return replace(report, verdict=judged(outage_since=since))
 
 
 def _reason(finding: Finding) -> str:

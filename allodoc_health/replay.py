@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -82,6 +83,7 @@ class Recording:
     evidence: Mapping[str, Any]
     unobserved: Mapping[str, Unobserved]
     timings: Mapping[str, float]
+    outage_since: datetime | None
 
     @classmethod
     def read(cls, path: Path) -> Recording:
@@ -100,6 +102,7 @@ class Recording:
             evidence=snapshot.evidence,
             unobserved=snapshot.unobserved,
             timings=snapshot.timings,
+            outage_since=snapshot.verdict.outage_since,
         )
 
 

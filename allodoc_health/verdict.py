@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from allodoc_health.finding import ESCALATION_ORDER, Escalation, Finding, Outcome, Severity, duration
@@ -33,13 +33,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target's state, the names of what is at the root of it and of what follows from that, and whom it concerns."""
+    """A target's state, the names of what is at the root of it and of what follows from that, and whom it concerns.
+
+    ``outage_since`` is when something critical began to fail, as far as that is known; ``None`` while nothing does.
+    """
 
     state: State
     root_causes: tuple[str, ...]
     consequences: tuple[str, ...]
     escalation: Escalation
     escalation_reason: str
+    outage_since: datetime | None = None
 
 
 def explain(findings: Sequence[Finding]) -> list[Finding]:
@@ -84,12 +88,19 @@ def _ancestors(name: str, causes: Mapping[str, Iterable[str]]) -> set[str]:
 _SEVERITY_ORDER = {Severity.CRITICAL: 0, Severity.MAJOR: 1, Severity.MINOR: 2}
 
 
-def judge(findings: Sequence[Finding], now: datetime, defects: int = 0, not_run: int = 0) -> Verdict:
+def judge(
+    findings: Sequence[Finding],
+    now: datetime,
+    defects: int = 0,
+    not_run: int = 0,
+    outage_since: datetime | None = None,
+) -> Verdict:
     """The verdict on findings that :func:`explain` has seen.
 
     ``defects`` counts checks that broke down themselves, ``not_run`` those that did not get their turn: without them a
     target is not healthy, only unknown. A root cause is a failing finding that no other failing finding explains.
-    Consequences are the failing ones that are explained and the blocked ones.
+    Consequences are the failing ones that are explained and the blocked ones. ``outage_since`` is what earlier runs
+    know of the beginning of what fails; where the findings themselves know of an earlier one, that counts.
     """
     failing = [finding for finding in findings if finding.outcome is Outcome.FAIL]
     blocked = [finding for finding in findings if finding.outcome is Outcome.BLOCKED]
@@ -104,8 +115,12 @@ def judge(findings: Sequence[Finding], now: datetime, defects: int = 0, not_run:
     ranked = sorted(roots, key=lambda finding: (_SEVERITY_ORDER[finding.severity], -_explains(finding, findings)))
     root_names = tuple(finding.name for finding in ranked)
     consequences = tuple(f.name for f in failing if f.name not in root_names) + tuple(f.name for f in blocked)
-    escalation, reason = _escalate(failing, roots, blocked, warned, now)
-    return Verdict(state, root_names, consequences, escalation, reason)
+    began = None
+    if critical := [finding for finding in failing if finding.severity is Severity.CRITICAL]:
+        known = [since for since in (outage_since, *(finding.since for finding in critical)) if since is not None]
+        began = min(known, default=None)
+    escalation, reason = _escalate(failing, roots, blocked, warned, now, began)
+    return Verdict(state, root_names, consequences, escalation, reason, began)
 
 
 def _circles(failing: Sequence[Finding]) -> list[Finding]:
@@ -131,6 +146,7 @@ def _escalate(
     blocked: Sequence[Finding],
     warned: Sequence[Finding],
     now: datetime,
+    down_since: datetime | None,
 ) -> tuple[Escalation, str]:
     asked = max(
         (*failing, *warned),
@@ -139,9 +155,6 @@ def _escalate(
     )
     if asked is not None and asked.escalation is Escalation.NOW:
         return asked.escalation, f"{asked.name}: {asked.escalation_reason}"
-    down_since = min(
-        (finding.since for finding in failing if finding.severity is Severity.CRITICAL and finding.since), default=None
-    )
     if down_since is not None and now - down_since > OUTAGE_PATIENCE:
         down = (now - down_since).total_seconds()
         return Escalation.NOW, f"down for {duration(down)}, more than {duration(OUTAGE_PATIENCE.total_seconds())}"
@@ -151,7 +164,7 @@ def _escalate(
         return Escalation.EMERGENCY_MEETING, f"{len(roots)} independent root causes: several systems are affected"
     if any(finding.severity is Severity.CRITICAL for finding in failing):
         if down_since is not None:
-            by = (down_since + OUTAGE_PATIENCE).strftime("%H:%M UTC")
+            by = (down_since + OUTAGE_PATIENCE).astimezone(UTC).strftime("%H:%M UTC")
             return Escalation.NONE, f"yours to mend now; call the manager if it is not restored by {by}"
         return Escalation.NONE, "yours to mend now; call the manager if it can't be restored within 15 min"
     if failing or warned:

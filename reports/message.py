@@ -12,7 +12,7 @@ from allodoc_health.remedy import Remedy, Step
 from allodoc_health.run import TargetReport
 from allodoc_health.verdict import State
 from reports.history import Past
-from reports.history.telling import course_words, escalation
+from reports.history.telling import course_words
 
 MOST_CAUSES = 3
 """How many root causes are told with what to do; the others are named."""
@@ -71,7 +71,7 @@ def condition_of(report: TargetReport, past: Past | None, before: Condition, *, 
     unseen = () if whole else tuple(name for name in before.root_causes if name not in seen)
     causes = tuple(dict.fromkeys((*report.verdict.root_causes, *unseen)))
     state = State.FAILING if unseen else report.verdict.state
-    level, _ = escalation(report, past)
+    level = report.verdict.escalation
     if unseen:
         level = max(level, before.escalation, key=ESCALATION_ORDER.index)
     if state not in BAD:
@@ -128,7 +128,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _lines(kind: Kind, report: TargetReport, past: Past | None, now: Condition, link: str) -> Iterator[str]:
-    level, reason = escalation(report, past)
+    level, reason = report.verdict.escalation, report.verdict.escalation_reason
     if kind is Kind.RECOVERY and now.state is State.WARNING:
         warned = [finding.name for finding in report.findings if finding.outcome is Outcome.WARN]
         yield f"Users can work; {_few(warned)} still warn{'s' if len(warned) == 1 else ''}."

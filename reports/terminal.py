@@ -17,7 +17,7 @@ from allodoc_health.remedy import Remedy, Step
 from allodoc_health.run import TargetReport, Waited
 from reports.comparison import COMPARISONS, Comparison, Kind, compare, comparison_lines
 from reports.history import PAST, Past
-from reports.history.telling import coming, course_words, escalation, trend_words
+from reports.history.telling import coming, course_words, trend_words
 from reports.overview import STATE_COLOURS, overview_lines, worst_first
 
 LETTERS = {
@@ -396,7 +396,7 @@ def waited_text(waited: Waited) -> str:
 
 def _last_lines(report: TargetReport, verbosity: int, strict: bool, past: Past | None) -> Iterator[Line]:
     verdict = report.verdict
-    level, reason = escalation(report, past)
+    level, reason = verdict.escalation, verdict.escalation_reason
     counts = dict.fromkeys(Outcome, 0)
     for finding in report.findings:
         counts[finding.outcome] += 1

@@ -37,8 +37,7 @@ class Past:
 
     ``runs`` is how many earlier ones are known. ``since`` tells from when on a finding has failed or warned in every
     run that looked at it, and ``streaks`` in how many. ``failed_this_month`` counts how often it began to fail since
-    the first of the month (UTC). ``recovery`` is how long it took on average until it was well again. ``outage_since``
-    is when it began that something critical failed at any time; ``None`` while nothing does.
+    the first of the month (UTC). ``recovery`` is how long it took on average until it was well again.
     """
 
     runs: int
@@ -49,7 +48,6 @@ class Past:
     flapping: frozenset[str] = frozenset()
     forecasts: Mapping[Key, Forecast] = field(default_factory=dict)
     recovery: Mapping[str, timedelta] = field(default_factory=dict)
-    outage_since: datetime | None = None
 
 
 PAST = pytest.StashKey[dict[str, Past]]()

@@ -14,7 +14,7 @@ from allodoc_health.run import TargetReport
 from reports.history import PAST
 from reports.history.clerk import Clerk, NoAnswer, answer
 from reports.history.location import FILE, locate
-from reports.history.records import Records, past_of
+from reports.history.records import Records, outage_since, past_of
 from reports.streams import tell
 
 KEPT_DAYS = 400.0
@@ -74,6 +74,7 @@ class History:
         self._keep = timedelta(days=config.getoption("history_keep"))
         self._whole = True
         self._asked: dict[str, Future[Records]] = {}
+        self._known: dict[str, Records] = {}
         self._written: list[Future[None]] = []
 
     def pytest_deselected(self) -> None:
@@ -92,23 +93,32 @@ class History:
             self._asked[target] = self.clerk.ask(lambda store: store.read(target, started.astimezone(UTC)))
         return self._asked[target]
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_health_report(self, report: TargetReport) -> None:
-        """Tell the other outputs what was before, and write down what is, while they make their files."""
+    def pytest_health_outage(self, report: TargetReport) -> datetime | None:
+        """Tell the verdict and the outputs what was before."""
         if report.replayed or self.broken:  # a recorded run is no new one
-            return
+            return None
         asked = self._ask(report.target.name, report.started)
-        del self._asked[report.target.name]  # another look at this target is to see this one
         try:
             records = answer(asked, time.monotonic() + DEADLINE)
             past = past_of(report, records)
+            since = outage_since(report, records)
         except NoAnswer as error:
             self.broken = f"no history: {error}"
-            return
-        except Exception as error:  # noqa: BLE001  # whatever a database held, the verdict does not depend on it
+            return None
+        except Exception as error:  # noqa: BLE001  # whatever a database held, the run does not depend on it
             self.broken = f"no history: {type(error).__name__}: {error}"
-            return
+            return None
         self.config.stash.setdefault(PAST, {})[report.target.name] = past
+        self._known[report.target.name] = records
+        return since
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_health_report(self, report: TargetReport) -> None:
+        """Write down what is, while the outputs make their files."""
+        records = self._known.pop(report.target.name, None)
+        if records is None or self.broken:
+            return
+        del self._asked[report.target.name]  # another look at this target is to see this one
         whole = self.whole(report)
         self._written.append(self.clerk.ask(lambda store: store.record(report, records, whole=whole, keep=self._keep)))
 

@@ -111,5 +111,4 @@ def past_of(report: TargetReport, records: Records) -> Past:
         flapping=frozenset(flapping),
         forecasts=forecasts,
         recovery=recovery,
-        outage_since=outage_since(report, records),
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from allodoc_health.finding import Escalation, Finding, Outcome, Severity, duration, quantity
+from allodoc_health.finding import Finding, Outcome, duration, quantity
 from allodoc_health.run import TargetReport
-from allodoc_health.verdict import OUTAGE_PATIENCE
 from reports.history import Forecast, Past, Points
 
 SOON = 30.0
@@ -107,23 +106,3 @@ def trend_words(finding: Finding, past: Past) -> Iterator[str]:
             low, high = (quantity(some(value for _, value in points), measurement.unit) for some in (min, max))
             span = duration((points[-1][0] - points[0][0]) / timedelta(seconds=1))
             yield f"{measurement.name} {sparkline(points)} {low} to {high} in {span}"
-
-
-def escalation(report: TargetReport, past: Past | None) -> tuple[Escalation, str]:
-    """Whom a verdict concerns, the guide's outage clock running from where history saw the outage begin.
-
-    What was recorded wins over what one run can see by itself; it never lowers what the verdict asks for.
-    """
-    verdict = report.verdict
-    since = past.outage_since if past else None
-    critical = any(f.outcome is Outcome.FAIL and f.severity is Severity.CRITICAL for f in report.findings)
-    if since is None or not critical or verdict.escalation is Escalation.NOW:
-        return verdict.escalation, verdict.escalation_reason
-    down = report.started - since
-    if down > OUTAGE_PATIENCE:
-        most = duration(OUTAGE_PATIENCE.total_seconds())
-        return Escalation.NOW, f"down for {duration(down.total_seconds())}, more than {most}"
-    if verdict.escalation is Escalation.NONE:
-        by = moment(since + OUTAGE_PATIENCE, report.started)
-        return Escalation.NONE, f"yours to mend now; call the manager if it is not restored by {by}"
-    return verdict.escalation, verdict.escalation_reason

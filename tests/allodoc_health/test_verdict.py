@@ -49,11 +49,11 @@ def test_the_state_is_that_of_the_gravest(findings: list[Finding], state: State)
     assert verdict(*findings).state is state
 
 
-@pytest.mark.parametrize("counts", [{"defects": 1}, {"not_run": 3}])
-def test_what_was_not_checked_is_not_healthy(counts: dict[str, int]) -> None:
+@pytest.mark.parametrize(("defects", "not_run"), [(1, 0), (0, 3)])
+def test_what_was_not_checked_is_not_healthy(defects: int, not_run: int) -> None:
     """Checks that broke down or had no turn leave the state unknown, though nothing failed."""
-    assert judge([found("a.x", Outcome.PASS)], NOW, **counts).state is State.UNKNOWN
-    assert judge([found("a.x")], NOW, **counts).state is State.FAILING
+    assert judge([found("a.x", Outcome.PASS)], NOW, defects, not_run).state is State.UNKNOWN
+    assert judge([found("a.x")], NOW, defects, not_run).state is State.FAILING
 
 
 # -- root causes -----------------------------------------------------------------------------------
@@ -183,6 +183,16 @@ def test_until_then_it_is_whoevers_it_is_with_the_time_to_call() -> None:
     told = verdict(down(5))
     assert told.escalation is Escalation.NONE
     assert told.escalation_reason == "yours to mend now; call the manager if it is not restored by 03:10 UTC"
+
+
+def test_the_earlier_of_what_runs_and_findings_know_begins_the_outage() -> None:
+    """Earlier runs may have seen it begin; where the evidence reaches further back than they do, that counts."""
+    earlier = NOW - timedelta(minutes=17)
+    told = judge(explain([down(5)]), NOW, outage_since=earlier)
+    assert (told.escalation, told.outage_since) == (Escalation.NOW, earlier)
+    assert judge(explain([down(20)]), NOW, outage_since=earlier).outage_since == NOW - timedelta(minutes=20)
+    well = judge([found("db.port", severity=Severity.MAJOR)], NOW, outage_since=earlier)
+    assert (well.escalation, well.outage_since) == (Escalation.NEXT_BUSINESS_DAY, None), "nothing critical fails now"
 
 
 def test_an_outage_whose_beginning_is_unknown() -> None:

@@ -75,11 +75,11 @@ def test_a_part_of_the_checks_recovers_nothing() -> None:
 
 def test_a_higher_escalation_is_a_reminder() -> None:
     """The outage clock of history passes 15 minutes while the cause stays the same."""
-    long = Past(runs=5, since={"db.login": BEFORE}, streaks={"db.login": 5}, outage_since=BEFORE)
-    assert kind(DOWN, LOGIN, long) is Kind.REMINDER
-    assert kind(DOWN, replace(LOGIN, escalation=Escalation.NOW), long) is None
-    now = condition_of(DOWN, long, LOGIN, whole=True)
-    told = message(Kind.REMINDER, DOWN, long, LOGIN, now, "")
+    long = report(found("db.login"), outage_since=BEFORE)
+    assert kind(long, LOGIN) is Kind.REMINDER
+    assert kind(long, replace(LOGIN, escalation=Escalation.NOW)) is None
+    now = condition_of(long, None, LOGIN, whole=True)
+    told = message(Kind.REMINDER, long, None, LOGIN, now, "")
     assert told.title == "prod is still failing, now: call the manager: db.login"
     assert "Escalate: now: call the manager (down for 40 min, more than 15 min)" in told.body
 

@@ -35,15 +35,17 @@ def found(name: str, outcome: Outcome = Outcome.FAIL, value: float | None = None
     return Finding(id=symptom, target="prod", outcome=outcome, **{**known, **fields})
 
 
-def report(*findings: Finding, at: datetime = NOW, target: str = "prod", **fields: Any) -> TargetReport:
-    """A report on these findings."""
+def report(
+    *findings: Finding, at: datetime = NOW, target: str = "prod", outage_since: datetime | None = None, **fields: Any
+) -> TargetReport:
+    """A report on these findings, judged by what earlier runs know of the beginning of an outage."""
     explained = explain(findings)
     known: dict[str, Any] = {
         "target": complete(TargetSettings(), target, "test", {}, {}),
         "started": at,
         "seconds": 1.5,
         "findings": explained,
-        "verdict": judge(explained, at),
+        "verdict": judge(explained, at, outage_since=outage_since),
         "evidence": {},
         "timings": {},
     }

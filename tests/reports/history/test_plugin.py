@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from allodoc_health.finding import Escalation
 from reports.history import __main__ as command_line
 from reports.history.store import Store
 from tests.beds.pretend import Pretend
@@ -51,6 +52,22 @@ def test_a_run_tells_what_was_before(pretend: Pretend, monkeypatch: pytest.Monke
     assert "(2 runs)" in again.output, "what was not looked at has not recovered"
     assert "not in the history" not in again.output
     assert kept(again.folder) == [("failing", 1), ("healthy", 0), ("failing", 1)]
+
+
+def test_the_outage_clock_of_every_output(pretend: Pretend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a run twenty minutes ago saw it down is in the snapshot's verdict, and in that of its replay."""
+    pretend.checks(CHECKS)
+    monkeypatch.setenv("USED", "97")
+    with closing(sqlite3.connect(pretend.run("checks").folder / "history.sqlite")) as connection:
+        began = (datetime.now(UTC) - timedelta(minutes=20)).strftime("%Y-%m-%d %H:%M:%S.%f")
+        connection.execute("UPDATE runs SET started = ?, outage_since = ?", (began, began))
+        connection.commit()
+    run = pretend.run("checks", "--snapshot=down.json")
+    verdict = run.snapshot["verdict"]
+    assert verdict["escalation"] == Escalation.NOW
+    assert verdict["escalation_reason"] == "down for 20 min, more than 15 min"
+    assert verdict["escalation_reason"] in run.output
+    assert pretend.run("checks", "--replay=down.json").snapshot["verdict"] == verdict
 
 
 def test_no_history_is_no_file(pretend: Pretend, monkeypatch: pytest.MonkeyPatch) -> None:

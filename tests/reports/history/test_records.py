@@ -13,9 +13,9 @@ import pytest
 from allodoc_health.finding import Escalation, Finding, Outcome, Severity
 from reports.history import Past
 from reports.history.course import GONE
-from reports.history.records import check_of, past_of
+from reports.history.records import check_of, outage_since, past_of
 from reports.history.store import Store
-from reports.history.telling import coming, course_words, escalation, moment, sparkline, trend_words
+from reports.history.telling import coming, course_words, moment, sparkline, trend_words
 from tests.reports.history.making import NOW, at, found, remember, report
 
 MINUTE = timedelta(minutes=1)
@@ -34,6 +34,12 @@ def past(store: Store, *findings: Finding) -> Past:
     return past_of(report(*findings), store.read("prod", NOW))
 
 
+def escalation(store: Store, *findings: Finding) -> tuple[Escalation, str]:
+    """Whom a report on these findings concerns, the outage clock running from where history saw it begin."""
+    verdict = report(*findings, outage_since=outage_since(report(*findings), store.read("prod", NOW))).verdict
+    return verdict.escalation, verdict.escalation_reason
+
+
 def test_a_first_run_has_no_past(store: Store) -> None:
     """Everything is since now, and no earlier run is known."""
     known = past(store, found("db.login", value=97), found("db.port", OK))
@@ -42,7 +48,7 @@ def test_a_first_run_has_no_past(store: Store) -> None:
     assert known.trends == {("db.login", "used"): ((NOW, 97),)}
     assert known.failed_this_month == {"db.login": 1}
     assert (known.flapping, known.forecasts, known.recovery) == (frozenset(), {}, {})
-    assert known.outage_since == NOW
+    assert outage_since(report(found("db.login")), store.read("prod", NOW)) == NOW
 
 
 def test_the_past_counts_what_was_seen(store: Store) -> None:
@@ -66,8 +72,9 @@ def test_what_was_not_looked_at_has_not_recovered(store: Store) -> None:
     """`pytest checks/db` while the cache is down says nothing of the cache: neither its trouble nor the outage ends."""
     remember(store, report(found("cache.ping"), found("db.port", OK), at=NOW - 20 * MINUTE))
     remember(store, report(found("db.port", OK), at=NOW - 10 * MINUTE), whole=False)
-    known = past(store, found("cache.ping"), found("db.port", OK))
-    assert known.since["cache.ping"] == known.outage_since == NOW - 20 * MINUTE
+    now = report(found("cache.ping"), found("db.port", OK))
+    known = past_of(now, store.read("prod", NOW))
+    assert known.since["cache.ping"] == outage_since(now, store.read("prod", NOW)) == NOW - 20 * MINUTE
     assert known.streaks["cache.ping"] == 2
 
 
@@ -86,8 +93,9 @@ def test_what_its_check_no_longer_names_is_well(store: Store) -> None:
     remember(store, report(found("db.bloat", OK, **table), at=NOW - 20 * MINUTE))
     rows = store.rows("findings")
     assert [(row["finding"], row["outcome"]) for row in rows][1:] == [("db.bloat", "pass"), ("db.bloat[visits]", GONE)]
-    again = past(store, found("db.bloat[visits]", **table))
-    assert again.since["db.bloat[visits]"] == again.outage_since == NOW
+    now = report(found("db.bloat[visits]", **table))
+    again = past_of(now, store.read("prod", NOW))
+    assert again.since["db.bloat[visits]"] == outage_since(now, store.read("prod", NOW)) == NOW
     assert again.recovery == {}, "its beginning is not known"
 
 
@@ -103,41 +111,32 @@ def test_the_outage_clock_runs_on_while_its_cause_changes(store: Store) -> None:
     """The database is stopped, then starts but refuses logins: for users that is one outage, from the first run on."""
     remember(store, report(found("service.running"), at=NOW - 20 * MINUTE))
     remember(store, report(found("service.running", OK), found("db.login"), at=NOW - 5 * MINUTE))
-    down = report(found("service.running", OK), found("db.login"))
-    known = past_of(down, store.read("prod", NOW))
-    assert known.since["db.login"] == NOW - 5 * MINUTE
-    assert known.outage_since == NOW - 20 * MINUTE
-    assert down.verdict.escalation is Escalation.NONE
-    assert escalation(down, known) == (Escalation.NOW, "down for 20 min, more than 15 min")
+    down = found("service.running", OK), found("db.login")
+    assert past(store, *down).since["db.login"] == NOW - 5 * MINUTE
+    assert report(*down).verdict.escalation is Escalation.NONE
+    assert escalation(store, *down) == (Escalation.NOW, "down for 20 min, more than 15 min")
 
 
 def test_the_outage_clock_starts_anew_after_an_outage(store: Store) -> None:
     """One look at which nothing critical failed ends it; what evidence knows of its beginning counts."""
     remember(store, report(found("db.login"), at=NOW - 60 * MINUTE))
     remember(store, report(found("db.login", OK), at=NOW - 50 * MINUTE))
-    began = NOW - 4 * MINUTE
-    down = report(found("db.login", since=began))
-    known = past_of(down, store.read("prod", NOW))
-    assert known.outage_since == began
     told = "yours to mend now; call the manager if it is not restored by 03:11 UTC"
-    assert escalation(down, known) == (Escalation.NONE, told)
+    assert escalation(store, found("db.login", since=NOW - 4 * MINUTE)) == (Escalation.NONE, told)
 
 
 def test_what_is_not_critical_is_no_outage(store: Store) -> None:
     """Users can work: nobody is woken up for it, however long it lasts."""
     some = found("db.bloat", severity=Severity.MAJOR)
     remember(store, report(some, at=NOW - DAY))
-    known = past_of(report(some), store.read("prod", NOW))
-    assert known.outage_since is None
-    assert escalation(report(some), known) == (Escalation.NEXT_BUSINESS_DAY, "users can work")
-    assert escalation(report(some), None) == (Escalation.NEXT_BUSINESS_DAY, "users can work")
+    assert outage_since(report(some), store.read("prod", NOW)) is None
+    assert escalation(store, some) == (Escalation.NEXT_BUSINESS_DAY, "users can work")
 
 
 def test_a_history_never_lowers_an_escalation(store: Store) -> None:
     """What the verdict asks for by itself stands."""
     grave = replace(found("db.login"), escalation=Escalation.NOW, escalation_reason="data is lost")
-    known = past_of(report(grave), store.read("prod", NOW))
-    assert escalation(report(grave), known) == (Escalation.NOW, "db.login: data is lost")
+    assert escalation(store, grave) == (Escalation.NOW, "db.login: data is lost")
 
 
 def test_a_trend_has_a_bounded_number_of_points(store: Store) -> None:
