@@ -110,7 +110,10 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found for one parameter of one target."""
+    """What one check found for one parameter of one target.
+
+    ``sign_of`` is the thing at fault, where findings of several parameters may all be signs of one.
+    """
 
     id: str
     target: str
@@ -127,6 +130,7 @@ class Finding:
     blocked_by: str | None = None
     caused_by: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
+    sign_of: str = ""
     since: datetime | None = None
     escalation: Escalation = Escalation.NONE
     escalation_reason: str = ""
@@ -224,6 +228,7 @@ class Recorder:
         self._since: datetime | None = None
         self._escalation = (Escalation.NONE, "")
         self._causes = blank.causes
+        self._sign_of = ""
         self._parts: dict[str, Recorder] = {}
 
     def __getitem__(self, parameter: str) -> Recorder:
@@ -293,6 +298,10 @@ class Recorder:
         narrowed = [cause for cause in causes if cause not in declared and cause.partition("[")[0] in declared]
         self._causes = tuple(dict.fromkeys((*kept, *narrowed)))
 
+    def sign_of(self, thing: object) -> None:
+        """Name what is at fault: of the check's findings that are signs of the same, the first explains the others."""
+        self._sign_of = str(thing)
+
     def escalate(self, level: Escalation, reason: str) -> None:
         """Ask for a higher escalation than the severity alone would."""
         if ESCALATION_ORDER.index(level) > ESCALATION_ORDER.index(self._escalation[0]):
@@ -320,6 +329,7 @@ class Recorder:
             variant=self._variant,
             facts=self._facts,
             causes=self._causes,
+            sign_of=self._sign_of,
             since=self._since,
             escalation=self._escalation[0],
             escalation_reason=self._escalation[1],

@@ -50,7 +50,8 @@ def explain(findings: Sequence[Finding]) -> list[Finding]:
     """The same findings, each failing one with the names of the failing findings that explain it in ``caused_by``.
 
     A declared cause that could not be looked at explains as well: what blocks it then stands in its place, unless that
-    is itself explained by the finding.
+    is itself explained by the finding. Of one check's findings that are signs of the same thing, the first explains
+    those that nothing else does.
     """
     failing = {finding.name: finding for finding in findings if finding.outcome is Outcome.FAIL}
     seen: dict[str, list[str]] = {}
@@ -72,6 +73,10 @@ def explain(findings: Sequence[Finding]) -> list[Finding]:
         for blocker in dict.fromkeys(blocker for key in finding.causes for blocker in unseen.get(key, ())):
             if blocker != name and blocker not in causes[name] and name not in _ancestors(blocker, causes):
                 causes[name].append(blocker)
+    first: dict[tuple[str, str], str] = {}
+    for name, finding in failing.items():
+        if finding.sign_of and (known := first.setdefault((finding.id, finding.sign_of), name)) != name:
+            causes[name] = causes[name] or [known]
     return [replace(f, caused_by=tuple(causes[f.name])) if f.name in failing else f for f in findings]
 
 

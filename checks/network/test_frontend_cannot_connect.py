@@ -190,6 +190,7 @@ def test_the_page_may_log_in(cors_preflight: Preflight, finding: Recorder) -> No
     finding.fact(origin=origin, url=exchange.url, address=exchange.address)
     finding.note(f"OPTIONS {exchange.url} at {exchange.address}: HTTP {exchange.status or exchange.problem}")
     finding.says(f"{origin} may log in: {METHOD} with {', '.join(cors_preflight.headers)}")
+    finding.sign_of("what answers preflights")
     if exchange.status is None or exchange.status >= 500:
         finding.follows_only_from(*UNREACHED)
         finding.fail(f"no answer to the preflight: {exchange.message or f'HTTP {exchange.status}'}", "unanswered")

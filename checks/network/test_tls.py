@@ -31,6 +31,7 @@ def test_hands_are_shaken(handshakes: Handshakes, finding: Recorder) -> None:
         if handshake.problem:
             if handshake.problem not in ("refused", "filtered", "unreachable", "silent", "reset"):
                 part.follows_only_from()
+            part.sign_of(f"{handshake.address}: {handshake.problem}")
             variant = "plain" if handshake.problem == "plain" else "closed" if handshake.problem == "refused" else ""
             part.fail(f"{handshake.address}: {handshake.message}", variant=variant)
             continue
@@ -50,6 +51,7 @@ def test_browsers_trust_the_certificate(handshakes: Handshakes, finding: Recorde
         if own is None:
             part.fail(f"the certificate can't be parsed: {handshake.unparsed or 'none was sent'}"[:110], "unparsable")
             continue
+        part.sign_of(own.fingerprint)
         part.note(*(f"{one.subject}, signed by {one.signed_by}" for one in handshake.chain))
         part.says(f"trusted, signed by {own.signed_by}")
         host = handshake.host
@@ -82,6 +84,7 @@ def test_the_certificate_lasts(
     for lifetime in lifetimes:
         part = finding[lifetime.host]
         part.fact(host=lifetime.host)
+        part.sign_of(f"{lifetime.whose} {lifetime.ends}")
         left = (lifetime.ends - now).total_seconds()
         reload = "reload" if lifetime.on_disk else ""
         if lifetime.begins > now:

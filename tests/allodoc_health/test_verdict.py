@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,6 +80,17 @@ def test_two_parameters_of_one_check_do_not_explain_each_other() -> None:
     told = explain([*links, found("host.cpu")])
     assert [finding.caused_by for finding in told] == [("host.cpu",), ("host.cpu",), ()]
     assert verdict(*links).root_causes == ("net.link[redis]", "net.link[postgres]")
+
+
+def test_of_several_signs_of_one_thing_the_first_explains_the_others() -> None:
+    """One certificate for three names, of which another one is wrong besides: two things are to be mended."""
+    hosts = [found(f"tls.trust[{host}]", sign_of=serial) for host, serial in (("a", "1"), ("b", "2"), ("c", "1"))]
+    assert verdict(*hosts).root_causes == ("tls.trust[a]", "tls.trust[b]")
+    assert verdict(*hosts).consequences == ("tls.trust[c]",)
+    assert verdict(hosts[2], found("tls.expiry[a]", sign_of="1")).consequences == (), "another check's sign is its own"
+    explained = replace(hosts[2], causes=("service.running",))
+    told = explain([hosts[0], explained, found("service.running")])
+    assert [finding.caused_by for finding in told] == [(), ("service.running",), ()], "what is declared comes first"
 
 
 def test_a_cause_that_does_not_fail_explains_nothing() -> None:

@@ -13,7 +13,7 @@ from tests.beds.release import Release
 from tests.faults.embedded.api import ask, signed_in
 from tests.faults.embedded.authentication import NO_LOGIN, smoke_account
 from tests.faults.embedded.deployment import deployed, stamp
-from tests.faults.embedded.nginx import AUTHORITY, BEHIND_NGINX, EXPIRY
+from tests.faults.embedded.nginx import AUTHORITY, BEHIND_NGINX
 from tests.faults.fault import Exempt, fault, steps
 
 Hand = Callable[[], object]
@@ -202,10 +202,10 @@ def old_errors_beside_a_wrong_upstream(demo: Demo, edge: Edge) -> Iterator[Hand]
 
 
 @fault(
-    root=[*EXPIRY, "auth.account"],
-    follows=["auth.login"],
+    root=["tls.expiry[localhost]", "auth.account"],
+    follows=["tls.expiry[app.allodoc.test]", "auth.login"],
     may=NO_LOGIN,
-    mend={**dict.fromkeys(EXPIRY, steps(0)), "auth.account": steps(0)},
+    mend={"tls.expiry[localhost]": steps(0), "auth.account": steps(0)},
 )
 def certificate_expired_and_account_deactivated(demo: Demo, edge: Edge) -> Iterator[Hand]:
     """Two faults that have nothing to do with one another: both have to be named."""
