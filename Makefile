@@ -33,8 +33,8 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 # On a machine of CI's a neighbour may take the processor for seconds, and a real system or a process that waits for a
-# signal is late then: what fails there is tried once more, and counted.
-AGAIN := $(if $(CI),--reruns 1)
+# signal is late then: what fails there is tried once more, counted and named.
+AGAIN := $(if $(CI),--reruns 1 -rfER)
 
 # What needs no running system: the engine, parsers, reports.
 unit: $(STAMP)
