@@ -84,23 +84,37 @@ def base_digest(node: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
+def bootstrap(archive: Path, packages: Sequence[str], *options: str) -> None:
+    """Write a small Debian with these packages into a tar archive to import. Raises :class:`BuildFailed`."""
+    if shutil.which("mmdebstrap") is None:
+        raise BuildFailed("mmdebstrap is not installed: the images are made of Debian packages")
+    command = [
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--include={','.join(packages)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+        "--dpkgopt=force-unsafe-io",
+        '--aptopt=Acquire::Languages "none"',
+        *options,
+        SUITE,
+        str(archive),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        raise BuildFailed(f"mmdebstrap ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
 def build_base(client: APIClient) -> str:
     """Make the base unless it is there; returns its tag. Raises :class:`BuildFailed`."""
     node = node_binary()
     tag = base_digest(node)
     if client.images(f"{BASE}:{tag}", quiet=True):
         return f"{BASE}:{tag}"
-    if shutil.which("mmdebstrap") is None:
-        raise BuildFailed("mmdebstrap is not installed: the images are made of Debian packages")
     with tempfile.TemporaryDirectory(prefix="allodoc-base-") as folder:
         archive = Path(folder) / "base.tar"
-        command = [
-            "mmdebstrap",
-            "--variant=minbase",
-            f"--include={','.join(PACKAGES)}",
-            *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
-            "--dpkgopt=force-unsafe-io",
-            '--aptopt=Acquire::Languages "none"',
+        bootstrap(
+            archive,
+            PACKAGES,
             # The package would make a cluster of its own, which no image needs.
             '--essential-hook=mkdir -p "$1/etc/postgresql-common"',
             '--essential-hook=echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"',
@@ -108,12 +122,7 @@ def build_base(client: APIClient) -> str:
             f'--customize-hook=cp "{node}" "$1/usr/bin/node" && chmod 755 "$1/usr/bin/node"',
             '--customize-hook=rm -rf "$1"/etc/nginx/sites-enabled/* "$1"/var/cache/* "$1"/var/log/*.log',
             '--customize-hook=chroot "$1" node --version',
-            SUITE,
-            str(archive),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode != 0:
-            raise BuildFailed(f"mmdebstrap ended with {done.returncode}: {done.stderr[-2000:]}")
+        )
         client.import_image_from_file(str(archive), repository=BASE, tag=tag)
     if not client.images(f"{BASE}:{tag}", quiet=True):
         raise BuildFailed("docker import of the base left no image")
