@@ -7,9 +7,11 @@ same, what they find is told by :func:`HealthHooks.pytest_health_look`, and the 
 from __future__ import annotations
 
 import random
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -84,6 +86,25 @@ def pauses() -> Iterator[float]:
         pause = min(LONGEST_PAUSE, pause * GROWTH)
 
 
+@contextmanager
+def undisturbed() -> Iterator[threading.Event]:
+    """Put an interrupt (Ctrl-C, SIGTERM) off until the block is over, and set the event; a second one interrupts it."""
+    came = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
+        came.set()
+
+    heeded = [one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one))]
+    before = {number: signal.signal(number, note) for number in heeded}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Looker:
     """Looks at the checks of a run again and again, before pytest runs them for the last time."""
 
@@ -134,18 +155,27 @@ class Looker:
         return {name: record.waited(self._seconds, limit, number) for name, record in records.items()}
 
     def watch(self, every: float) -> None:
-        """Look at everything every so many seconds, until interrupted. The evidence of the last look remains."""
+        """Look at everything every so many seconds, until interrupted. The evidence of the last look remains.
+
+        A look that is under way comes to its end first, as half of one tells nothing; a second interrupt ends the run.
+        """
         with suppress(KeyboardInterrupt):
             for number in count(1):
                 began = time.monotonic()
-                collected = self._look(self._items)
+                with undisturbed() as interrupted:
+                    collected = self._look(self._items)
                 told = (self._run.report(name, collected, began) for name in self._run.inspections)
                 left = max(0.0, every - (time.monotonic() - began))
                 reports = [report for report in told if report is not None]
                 lost: dict[str, Sequence[str]] = {name: [str(error)] for name, error in self._lost.items()}
                 self._tell(Look(number, self._seconds, left, reports, lost))
+                if interrupted.is_set():
+                    return
                 time.sleep(left)
-                self._renew(self._items)
+                with undisturbed() as interrupted:
+                    self._renew(self._items)
+                if interrupted.is_set():
+                    return
 
     def _look(self, items: Sequence[pytest.Item]) -> Collected:
         """What these checks find, told to nobody else. Nothing is looked at on a target that is not to be found."""

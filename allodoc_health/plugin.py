@@ -154,6 +154,8 @@ def _refuse_conflicts(config: pytest.Config) -> None:
         raise pytest.UsageError("--deploy-window comes before all else, in one process: leave out -n")
     if len(again) > 1:
         raise pytest.UsageError("--wait ends when everything is well, --watch when you say so: choose one")
+    if option.budget <= 0:
+        raise pytest.UsageError(f"--budget {option.budget:g}: a number of seconds above 0")
     if option.deploy_window < 0:
         raise pytest.UsageError("--deploy-window takes seconds")
     if option.deploy_window and option.watch is not None:

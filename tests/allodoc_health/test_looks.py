@@ -35,7 +35,10 @@ CHECKS = """
 
     @probe(guard="db.query")
     def room() -> int:
-        return looked("room")
+        number = looked("room")
+        if Path("crowded").exists():
+            time.sleep(1.5)
+        return number
 
     @symptom("db.port", severity=Severity.CRITICAL)
     def test_port(door):
@@ -209,6 +212,21 @@ class TestWatch:
         assert latest["verdict"]["state"] == "healthy"
         assert looks(made, "room") == looks(made, "door")
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_interrupted_within_a_look(self, suite: Callable[..., Pretend], number: signal.Signals) -> None:
+        """The look comes to its end, and is what is told: half of one would be a disaster that isn't."""
+        made = suite()
+        (made.folder / "open").touch()
+        running = self.watching(made)
+        (made.folder / "crowded").touch()
+        entered = looks(made, "room")
+        wait_until(lambda: looks(made, "room") > entered, 20, "another look")
+        running.send_signal(number)
+        output, _ = running.communicate(timeout=20)
+        assert running.returncode == 0, output
+        assert output.rstrip().splitlines()[-1].startswith("prod is healthy   (3 passed")
+        assert looks(made, "room") == entered + 1, "nothing is looked at once more"
+
     def test_ends_as_it_is(self, suite: Callable[..., Pretend]) -> None:
         """The exit status is that of the last look."""
         made = suite()
@@ -224,6 +242,7 @@ class TestWatch:
     [
         (("--wait=5", "--watch=5"), "choose one"),
         (("--wait=-1",), "--wait takes seconds"),
+        (("--budget=0",), "a number of seconds above 0"),
         (("--watch=0.2",), "--watch at least 1 of them"),
         (("--deploy-window=-5",), "--deploy-window takes seconds"),
         (("--deploy-window=5", "--watch=5"), "choose one"),
