@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from allodoc_health.finding import ESCALATION_ORDER, Escalation, Finding, Outcome, Severity, duration
 
+_SEVERITY_ORDER = {Severity.CRITICAL: 0, Severity.MAJOR: 1, Severity.MINOR: 2}
+
 OUTAGE_PATIENCE = timedelta(minutes=15)
 """From the guide's last chapter: a complete outage of more than 15 minutes is the manager's."""
 
@@ -50,8 +52,8 @@ def explain(findings: Sequence[Finding]) -> list[Finding]:
     """The same findings, each failing one with the names of the failing findings that explain it in ``caused_by``.
 
     A declared cause that could not be looked at explains as well: what blocks it then stands in its place, unless that
-    is itself explained by the finding. Of one check's findings that are signs of the same thing, the first explains
-    those that nothing else does.
+    is less severe, so that it merely hides something, or is itself explained by the finding. Of one check's findings
+    that are signs of the same thing, the first explains those that nothing else does.
     """
     failing = {finding.name: finding for finding in findings if finding.outcome is Outcome.FAIL}
     seen: dict[str, list[str]] = {}
@@ -71,6 +73,8 @@ def explain(findings: Sequence[Finding]) -> list[Finding]:
     causes = {name: [cause for cause in found if (name, cause) not in mutual] for name, found in causes.items()}
     for name, finding in failing.items():
         for blocker in dict.fromkeys(blocker for key in finding.causes for blocker in unseen.get(key, ())):
+            if _SEVERITY_ORDER[failing[blocker].severity] > _SEVERITY_ORDER[finding.severity]:
+                continue
             if blocker != name and blocker not in causes[name] and name not in _ancestors(blocker, causes):
                 causes[name].append(blocker)
     first: dict[tuple[str, str], str] = {}
@@ -88,9 +92,6 @@ def _ancestors(name: str, causes: Mapping[str, Iterable[str]]) -> set[str]:
         found |= fresh
         fresh = {cause for known in fresh for cause in causes.get(known, ())} - found
     return found
-
-
-_SEVERITY_ORDER = {Severity.CRITICAL: 0, Severity.MAJOR: 1, Severity.MINOR: 2}
 
 
 def judge(

@@ -115,6 +115,17 @@ def test_a_finding_does_not_explain_itself() -> None:
     assert verdict(first, second).root_causes == ("x.app[frontend]",)
 
 
+def test_what_is_less_severe_hides_a_cause_and_is_none() -> None:
+    """Metrics that can't be read hide how the backend fares; that nobody can log in does not follow from them."""
+    hidden = blocked("api.nodejs", "api.metrics")
+    login = found("auth.login", causes=("api.nodejs",))
+    assert verdict(found("api.metrics", severity=Severity.MINOR), hidden, login).root_causes == (
+        "auth.login",
+        "api.metrics",
+    )
+    assert verdict(found("api.metrics"), hidden, login).root_causes == ("api.metrics",)
+
+
 def test_what_blocks_a_cause_stands_in_its_place() -> None:
     """A cause that could not be looked at explains through the failure that blocks it."""
     told = verdict(found("db.port"), blocked("db.login", "db.port"), found("api.health", causes=("db.login",)))
