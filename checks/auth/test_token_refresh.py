@@ -25,14 +25,19 @@ from fixtures.authentication import Refreshing
         "cache.evictions",
         "api.nodejs",
         "api.response-time[direct]",
+        "network.service-link[nginx-to-backend]",
+        "network.service-link[backend-to-postgres]",
+        "network.service-link[backend-to-redis]",
     ],
 )
 def test_a_refresh_gives_a_working_token(refreshing: Refreshing, limits: Limits, finding: Recorder) -> None:
     """A refresh gives a new token that works, and uses the old one up."""
     refresh, profile, reuse = refreshing.refresh, refreshing.profile, refreshing.reuse
     assert refresh.status is not None, f"the refresh gets no answer: {refresh.message}"
+    assert refresh.status < 500, f"HTTP {refresh.status}: the refresh breaks down"
     assert 200 <= refresh.status < 300, f"HTTP {refresh.status}: the refresh token is turned away"
     assert profile is not None, "the refresh gave no token that could be tried"
+    assert profile.status is not None, f"the profile gets no answer with the new token: {profile.message}"
     assert profile.status == 200, f"HTTP {profile.status} for the profile with the new token, expected 200"
     finding.measure("refresh takes", refresh.seconds, unit="s", limit=limits.auth.response)
     if reuse is not None and reuse.status is not None and 200 <= reuse.status < 300:

@@ -6,9 +6,17 @@ from allodoc_health.finding import Escalation, Recorder, Severity, duration
 from allodoc_health.limits import Limits
 from allodoc_health.symptom import symptom
 from fixtures.accounts import SHORTEST_SECRET, AccountRow, ClockSkew, JwtSecret, LoginAttempts
-from fixtures.authentication import CookieAttributes, Step, Stranger, TokenClaims
+from fixtures.authentication import CookieAttributes, Step, Stranger, TokenClaims, WayIn
 
 ENOUGH_LOGINS = 10
+LOCKED = ("db.blocked-sessions", "db.idle-in-transaction", "db.long-running")
+"""What waits for a lock on the users' table, and whoever holds it."""
+WAYS = (
+    "network.service-link[nginx-to-backend]",
+    "network.service-link[backend-to-postgres]",
+    "network.service-link[backend-to-redis]",
+)
+"""The ways of a login, each of which may end at somebody else who bears the name."""
 ILL = (
     "service.running[backend]",
     "service.health-endpoint[direct]",
@@ -21,9 +29,7 @@ ILL = (
     "db.parameters-match",
     "db.reachable-from-backend",
     "db.connection-headroom",
-    "db.blocked-sessions",
-    "db.idle-in-transaction",
-    "db.long-running",
+    *LOCKED,
     "cache.ping",
     "cache.clients",
     "cache.memory",
@@ -31,6 +37,9 @@ ILL = (
     "api.nodejs",
     "api.response-time[direct]",
     "deploy.migrations",
+    "db.synchronous-commit",
+    "logs.sql-errors",
+    *WAYS,
 )
 
 
@@ -48,6 +57,31 @@ def test_the_smoke_account_can_log_in(login: Step, limits: Limits, finding: Reco
     assert 200 <= login.status < 300, f"HTTP {login.status}: the smoke account is turned away"
     assert login.has_token, f"HTTP {login.status}, but no access token came with it"
     finding.measure("login takes", login.seconds, unit="s", limit=limits.auth.response)
+
+
+@symptom(
+    "auth.login-through-nginx",
+    severity=Severity.CRITICAL,
+    smoke=True,
+    caused_by=[
+        "network.backend[edge]",
+        "network.nginx-connections",
+        "network.nginx-upstream",
+        "network.nginx-config",
+        "network.service-link[nginx-to-backend]",
+        "auth.login",
+    ],
+)
+def test_users_come_in_through_nginx(way_in: WayIn, finding: Recorder) -> None:
+    """What the backend lets in comes through nginx, too: the login, and its token."""
+    login, profile = way_in.login, way_in.profile
+    finding.says(f"the login through nginx took {duration(login.seconds)}")
+    if way_in.login_itself is not None:
+        answer = login.message if login.status is None else f"HTTP {login.status}"
+        finding.fail(f"{answer} for the login through nginx; the backend itself lets the account in")
+    elif profile is not None and way_in.profile_itself is not None and way_in.profile_itself.status == 200:
+        answer = profile.message if profile.status is None else f"HTTP {profile.status}"
+        finding.fail(f"{answer} through nginx with a token that the backend itself takes", variant="token")
 
 
 @symptom("auth.rejects-bad-password", severity=Severity.CRITICAL, smoke=True, caused_by=ILL)
@@ -91,7 +125,7 @@ def test_the_token_secrets_are_secret(jwt_secrets: tuple[JwtSecret, ...], findin
 @symptom(
     "auth.token-claims",
     severity=Severity.CRITICAL,
-    caused_by=["auth.jwt-secrets", "auth.rejects-bad-password", "auth.clock-skew[backend]"],
+    caused_by=["auth.jwt-secrets", "auth.rejects-bad-password", "auth.clock-skew[backend]", WAYS[0]],
 )
 def test_tokens_are_signed_and_expire(token_claims: TokenClaims, limits: Limits, finding: Recorder) -> None:
     """The access token is signed with the backend's secret and expires."""
@@ -112,10 +146,16 @@ def test_the_clocks_agree(clock_skew: ClockSkew, limits: Limits, finding: Record
     finding.note(f"ahead by {duration(clock_skew.ahead)}, give or take {duration(clock_skew.uncertainty)}")
 
 
-@symptom("auth.account", severity=Severity.MAJOR, caused_by=["deploy.migrations", "db.query"])
+@symptom("auth.account", severity=Severity.MAJOR, caused_by=["deploy.migrations", "db.query", *LOCKED])
 def test_the_account_exists_and_is_active(account_row: AccountRow, finding: Recorder) -> None:
     """The account exists, is active and has a role."""
     finding.fact(table=account_row.table, email=account_row.email_column, active=account_row.active_column)
+    if account_row.hidden_from:
+        finding.fact(sql=account_row.sql)
+        rows = "the account in" if account_row.policies else "all rows of"
+        told = f"row-level security hides {rows} {account_row.table} from role {account_row.hidden_from}"
+        finding.fail(told, variant="row-security")
+        return
     assert account_row.exists, f"the account is not in the table {account_row.table}"
     assert account_row.active is not False, "the account is not active"
     finding.says(f"found in {account_row.table}, active")

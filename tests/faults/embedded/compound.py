@@ -713,3 +713,19 @@ def stack_traces_of_yesterday_beside_a_missing_variable(demo: Demo) -> Iterator[
     lines = ("Error: Redis connection lost: read ECONNRESET", "    at Socket.<anonymous> (/app/cache.js:22:9)")
     record(demo, "backend", *lines * 20, ago=timedelta(minutes=4))
     yield lambda: demo.set_env("backend", JWT_ACCESS_SECRET=secret)
+
+
+@fault(
+    root=["db.idle-in-transaction"],
+    follows=["auth.account"],
+    may=(*BEHIND_THE_LOGIN, *HINDERED),
+    limits=IMPATIENT,
+    shows=['application "holder"'],
+    mend=steps(0),
+)
+def users_locked_by_somebody_who_went_away(demo: Demo) -> Iterator[None]:
+    """A psql that was left in the middle of its work holds the table of users: nobody can log in."""
+    with demo.connect(autocommit=False, application_name="holder") as holder:
+        holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        yield
+        holder.close()

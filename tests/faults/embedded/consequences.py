@@ -15,6 +15,7 @@ THE_API = (
     "api.error-rate",
     "auth.rejects-bad-password",
     "auth.login",
+    "auth.login-through-nginx",
     "auth.refresh",
     "auth.cookies",
     "auth.token-claims",
