@@ -22,7 +22,7 @@ NGINX = (
 OLD = ("SSL 3.0", "TLS 1.0", "TLS 1.1")
 
 
-@symptom("tls.handshake", severity=Severity.CRITICAL, smoke=True, caused_by=NGINX)
+@symptom("tls.handshake", severity=Severity.CRITICAL, smoke=True, caused_by=[*NGINX, "network.nginx-connections"])
 def test_hands_are_shaken(handshakes: Handshakes, finding: Recorder) -> None:
     """A TLS handshake completes, and nothing older than TLS 1.2 is accepted."""
     for handshake in handshakes.each:
@@ -41,7 +41,7 @@ def test_hands_are_shaken(handshakes: Handshakes, finding: Recorder) -> None:
             part.warn(f"{handshake.oldest} is still accepted, as no browser has asked for since 2020", variant="old")
 
 
-@symptom("tls.trust", severity=Severity.CRITICAL, smoke=True)
+@symptom("tls.trust", severity=Severity.CRITICAL, smoke=True, caused_by=["network.nginx-connections"])
 def test_browsers_trust_the_certificate(handshakes: Handshakes, finding: Recorder) -> None:
     """The certificate is for the name, and its chain leads to a trusted authority."""
     for handshake in handshakes.completed:
@@ -53,6 +53,8 @@ def test_browsers_trust_the_certificate(handshakes: Handshakes, finding: Recorde
             continue
         part.sign_of(own.fingerprint)
         part.note(*(f"{one.subject}, signed by {one.signed_by}" for one in handshake.chain))
+        if handshake.distrust != "unfinished":
+            part.follows_only_from()
         part.says(f"trusted, signed by {own.signed_by}")
         host = handshake.host
         if not own.is_for(host.name):
@@ -73,7 +75,7 @@ def _doubt(handshake: Handshake) -> str:
         return f"signed by {last.signed_by}, which is trusted by no browser{also}"
     if handshake.distrust == "incomplete":
         return f"the chain ends at {last.subject}: {last.signed_by} was not sent and is not known"
-    return f"not trusted: {handshake.verdict}"
+    return handshake.verdict if handshake.distrust == "unfinished" else f"not trusted: {handshake.verdict}"
 
 
 @symptom("tls.expiry", severity=Severity.CRITICAL, smoke=True)

@@ -19,8 +19,16 @@ DATABASE = (
     "db.parameters-match",
     "db.blocked-sessions",
     "db.log-errors",
+    "network.service-link[backend-to-postgres]",
 )
-CACHE = ("service.running[redis]", "service.oom-killed[redis]", "cache.ping", "cache.clients", "cache.memory")
+CACHE = (
+    "service.running[redis]",
+    "service.oom-killed[redis]",
+    "cache.ping",
+    "cache.clients",
+    "cache.memory",
+    "network.service-link[backend-to-redis]",
+)
 BACKEND = (
     "service.running[backend]",
     "service.stays-up[backend]",

@@ -31,6 +31,7 @@ DATABASE = (
     "db.blocked-sessions",
     "db.deadlocks",
     "db.long-running",
+    "db.synchronous-commit",
     "db.log-errors",
     "deploy.migrations",
     "logs.sql-errors",
@@ -38,12 +39,23 @@ DATABASE = (
 REDIS = ("service.running[redis]", "service.oom-killed[redis]")
 CACHE = ("cache.ping", "cache.clients", "cache.memory", "cache.persistence")
 STORES = (*POSTGRES, *DATABASE, "db.reachable-from-backend", *REDIS, *CACHE)
+TO_STORES = ("network.service-link[backend-to-postgres]", "network.service-link[backend-to-redis]")
+BEHIND_NGINX = ("network.service-link[nginx-to-backend]", "network.service-link[nginx-to-frontend]")
 MAY_FOLLOW_FROM = {
     "postgres": DATABASE,
     "redis": CACHE,
-    "backend": (*STORES, "service.health-endpoint[direct]"),
+    "backend": (*STORES, *TO_STORES, "service.health-endpoint[direct]"),
     "frontend": (),
-    "nginx": ("service.running[backend]", "service.running[frontend]", "service.health-endpoint[direct]", *STORES),
+    "nginx": (
+        "service.running[backend]",
+        "service.running[frontend]",
+        "service.health-endpoint[direct]",
+        "network.backend[edge]",
+        "network.nginx-connections",
+        "network.nginx-upstream",
+        *BEHIND_NGINX,
+        *STORES,
+    ),
 }
 """Whose faults show up in whose log, besides its own and the machine's."""
 

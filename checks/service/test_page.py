@@ -6,31 +6,29 @@ from allodoc_health.finding import Recorder, Severity
 from allodoc_health.symptom import symptom
 from fixtures.page import Page
 
-
-@symptom(
-    "service.app-loads",
-    severity=Severity.CRITICAL,
-    smoke=True,
-    caused_by=[
-        "service.app-loads[frontend]",
-        "service.running[nginx]",
-        "service.running[frontend]",
-        "service.stays-up[nginx]",
-        "service.stays-up[frontend]",
-        "service.restart-loop[nginx]",
-        "service.restart-loop[frontend]",
-        "service.exit-code[nginx]",
-        "service.exit-code[frontend]",
-        "service.port-conflict",
-        "service.oom-killed[nginx]",
-        "service.oom-killed[frontend]",
-        "network.nginx-config",
-        "network.nginx-upstream",
-        "network.service-link[nginx-to-frontend]",
-        "tls.handshake",
-        "host.docker",
-    ],
+CAUSES = (
+    "service.app-loads[frontend]",
+    "service.running[nginx]",
+    "service.running[frontend]",
+    "service.stays-up[nginx]",
+    "service.stays-up[frontend]",
+    "service.restart-loop[nginx]",
+    "service.restart-loop[frontend]",
+    "service.exit-code[nginx]",
+    "service.exit-code[frontend]",
+    "service.port-conflict",
+    "service.oom-killed[nginx]",
+    "service.oom-killed[frontend]",
+    "network.nginx-config",
+    "network.nginx-connections",
+    "network.nginx-upstream",
+    "network.service-link[nginx-to-frontend]",
+    "tls.handshake",
+    "host.docker",
 )
+
+
+@symptom("service.app-loads", severity=Severity.CRITICAL, smoke=True, caused_by=[*CAUSES, "network.backend[edge]"])
 def test_the_application_loads(loaded_page: Page, finding: Recorder) -> None:
     """The page that users open is the application, and its scripts and styles load."""
     exchange = loaded_page.exchange
@@ -39,8 +37,12 @@ def test_the_application_loads(loaded_page: Page, finding: Recorder) -> None:
         finding.note(f"{asset.name}: {asset.fault}")
     if loaded_page.foreign or loaded_page.unread:
         finding.note(f"not asked for: {loaded_page.foreign} from other sites, {loaded_page.unread} more of its own")
+    # What nginx answers to everything is told where the API is asked.
+    finding.follows_only_from(*CAUSES, *(["network.backend[edge]"] if loaded_page.api_too else []))
     if exchange.problem:
         finding.fail(f"{exchange.address}: {exchange.message}", variant="unreachable")
+    elif loaded_page.api_too:
+        finding.fail(f"HTTP {exchange.status} for the page, as for the API: nginx answers it itself", "refused")
     elif exchange.location and not exchange.ok:
         finding.fail(
             f"HTTP {exchange.status} to {exchange.location[:60]}, which is not this site", variant="unreachable"

@@ -29,6 +29,7 @@ _WHERE = {
     "network.nginx-upstream": "nginx → backend",
     "network.nginx-config": "nginx",
     "network.nginx-loaded": "nginx",
+    "network.nginx-connections": "nginx",
     "network.dns": "browser → nginx",
     "network.cors-preflight": "browser → nginx",
     "network.cors-foreign-origin": "browser → nginx",

@@ -30,6 +30,7 @@ EDGE_GONE = (
     "network.cors-*",
     "network.nginx-*",
     "network.service-link[nginx-to-*]",
+    "auth.login-through-nginx",
     "tls.*",
 )
 """What goes red when nginx does not answer."""

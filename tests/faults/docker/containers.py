@@ -86,6 +86,21 @@ def nginx_stopped(stack: Stack) -> Iterator[None]:
     yield
 
 
+@fault(
+    root=["service.app-loads[frontend]"],
+    follows=["service.app-loads[edge]"],
+    may=[*PAGE_GONE, "service.log-errors[*]"],
+    shows=["HTTP 403"],
+    looks=["Permission denied"],
+    mend=steps(0, 1),
+)
+def page_that_the_web_server_may_not_read(stack: Stack) -> Iterator[None]:
+    """The page was copied with the rights of somebody's own file: the frontend's log says so, and nginx' does not."""
+    done = stack.exec("frontend", "chmod", "600", "/usr/share/nginx/html/index.html")
+    assert done.exit_code == 0, done.stderr
+    yield
+
+
 @fault(root=["service.running[frontend]"], may=PAGE_GONE, mend=steps(0))
 def frontend_stopped(stack: Stack) -> Iterator[None]:
     """The frontend was stopped."""

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 
 import psutil
 
 from tests.beds.edge import Authority, Edge
 from tests.beds.embedded import Demo
+from tests.beds.misbehaviour import Misbehave, behave
 from tests.faults.fault import Exempt, fault, steps
 
 Hand = Callable[[], object]
 
 API = "location /api/ {"
+ROOT = "root "
+SLOW = """
+const http = require('node:http');
+const emit = http.Server.prototype.emit;
+http.Server.prototype.emit = function (event, request, ...more) {
+  if (event !== 'request' || /demo-health/.test(request.headers['user-agent']))
+    return emit.apply(this, arguments);
+  setTimeout(() => emit.apply(this, [event, request, ...more]), 400);
+  return true;
+};
+"""
+"""Lets every request wait for less than half a second, save the runtime's own."""
 AUTHORITY = Authority("Test authority")
 INTERMEDIATE = Authority("Test intermediate", signed_by=AUTHORITY)
 
@@ -24,6 +39,7 @@ BEHIND_NGINX = (
     "service.health-endpoint[edge]",
     "api.response-time[edge]",
     "network.cors-*",
+    "auth.login-through-nginx",
     "api.error-rate",
     "deploy.upstream-errors",
     "service.log-errors[nginx]",
@@ -101,6 +117,84 @@ def api_location_lost(edge: Edge) -> Iterator[Hand]:
     """The API's location was renamed: users' calls get the page, with HTTP 200."""
     edge.change((API, "location /apx/ {"), ("location /api/auth/ {", "location /apx/auth/ {"))
     yield edge.put_back
+
+
+@fault(
+    root=["network.backend[edge]"],
+    follows=["service.app-loads[edge]", "service.health-endpoint[edge]", "network.cors-*"],
+    may=(*BEHIND_NGINX, "tls.mixed-content[edge]"),
+    shows=["HTTP 503 by nginx itself"],
+    looks=["return 503"],
+    mend=steps(0),
+)
+def maintenance_page_left_on(edge: Edge) -> Iterator[Hand]:
+    """Somebody closed the site for a release, and nobody opened it again."""
+    edge.change((ROOT, f'return 503 "We are back soon."; {ROOT}'))
+    yield edge.put_back
+
+
+@fault(
+    root=["network.backend[edge]"],
+    follows=["service.app-loads[edge]", "service.health-endpoint[edge]", "network.cors-preflight[*]"],
+    may=(*BEHIND_NGINX, "tls.mixed-content[edge]"),
+    shows=["HTTP 401 by nginx itself"],
+    looks=["auth_basic"],
+    mend=steps(0),
+)
+def password_left_on(edge: Edge) -> Iterator[Hand]:
+    """The configuration of the staging site was installed, with its password."""
+    passwords = edge.folder / "passwords"
+    passwords.write_text("staging:{PLAIN}staging\n", "utf-8")
+    passwords.chmod(0o644)
+    edge.change((ROOT, f'auth_basic "staging"; auth_basic_user_file {passwords}; {ROOT}'))
+    yield edge.put_back
+
+
+@fault(
+    root=["network.backend[edge]"],
+    follows=["service.health-endpoint[edge]", "network.cors-preflight[*]"],
+    may=BEHIND_NGINX,
+    shows=["HTTP 403 by nginx itself"],
+    looks=["deny all"],
+    mend=steps(0),
+)
+def everybody_shut_out(edge: Edge) -> Iterator[Hand]:
+    """The API is kept for an office's own addresses, which are no user's."""
+    edge.change((API, f"{API} allow 10.99.0.0/16; deny all;"))
+    yield edge.put_back
+
+
+@fault(
+    root=["network.backend[edge]"],
+    follows=["service.health-endpoint[edge]"],
+    may=BEHIND_NGINX,
+    shows=["nginx gave up after"],
+    looks=["proxy_read_timeout 100ms"],
+    mend=steps(0),
+)
+def nginx_out_of_patience(demo: Demo, edge: Edge, misbehave: Misbehave) -> Iterator[Hand]:
+    """nginx was told to wait a tenth of a second, and answers take longer than that."""
+    misbehave(SLOW)
+    edge.change(("proxy_read_timeout 60s;", "proxy_read_timeout 100ms;"))
+    yield edge.put_back
+    behave(demo)
+
+
+@fault(
+    root=["network.nginx-connections"],
+    may=BEFORE_NGINX,
+    shows=["6 worker_connections are not enough"],
+    looks=["worker_connections 6;"],
+    mend=steps(0),
+)
+def nginx_out_of_connections(demo: Demo, edge: Edge) -> Iterator[Hand]:
+    """A few clients hold their connections open, and nginx may have no more than that."""
+    edge.change(("worker_connections 512;", "worker_connections 6;"), ("worker_processes 2;", "worker_processes 1;"))
+    port = demo.port("nginx", 443)
+    with ExitStack() as held:
+        for _ in range(6):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), 3))
+        yield edge.put_back
 
 
 @fault(
@@ -310,3 +404,29 @@ def certificate_replaced_and_not_loaded(edge: Edge) -> Iterator[None]:
     """The certificate was renewed in time, and nginx was not told: the old one lasts for a while."""
     edge.install(*AUTHORITY.issue(), authority=(edge.tls / "ca.pem").read_bytes() + AUTHORITY.pem, load=False)
     yield
+
+
+@fault(
+    root=["auth.login-through-nginx"],
+    may=["network.cors-preflight[*]"],
+    shows=["HTTP 413 for the login through nginx", "the backend itself lets the account in"],
+    looks=["client_max_body_size 20"],
+    mend=steps(0),
+)
+def bodies_too_large_for_nginx(edge: Edge) -> Iterator[Hand]:
+    """A limit for uploads was set for the whole API, in bytes instead of megabytes: what is asked with GET works."""
+    edge.change((API, f"{API} client_max_body_size 20;"))
+    yield edge.put_back
+
+
+@fault(
+    root=["auth.login-through-nginx"],
+    shows=["HTTP 401 through nginx with a token that the backend itself takes"],
+    looks=['proxy_set_header Authorization ""'],
+    mend=steps(0),
+)
+def nginx_keeps_the_token_for_itself(edge: Edge) -> Iterator[Hand]:
+    """Basic authentication was tried for a day, and what stayed of it takes every token away."""
+    dropped = 'proxy_set_header Authorization "";'
+    edge.change((API, f"{API} {dropped}"))
+    yield edge.put_back
