@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from allodoc_health.runtimes.interface import (
     LastStop,
     LogChunk,
     Mount,
+    Neighbour,
     PublishedPort,
     RuntimeInfo,
     RuntimeUnavailable,
@@ -475,6 +476,30 @@ def state_of(role: str, container: Inspected) -> ServiceState:
     )
 
 
+def _environment_of(container: Inspected) -> Mapping[str, str]:
+    entries = (container.get("Config") or {}).get("Env") or []
+    # A name alone is how compose asks for a variable to be left out: the process does not get it.
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def _addresses_in(entry: Inspected, networks: Collection[str]) -> set[str]:
+    """The addresses of a listed container on some networks, of both families."""
+    attached: Mapping[str, Any] = (entry.get("NetworkSettings") or {}).get("Networks") or {}
+    there = [network for name, network in attached.items() if name in networks and network]
+    return {str(net[key]) for net in there for key in ("IPAddress", "GlobalIPv6Address") if net.get(key)}
+
+
+def _neighbour(container: Inspected) -> Neighbour:
+    config = container.get("Config") or {}
+    return Neighbour(
+        id=str(container.get("Id") or ""),
+        name=str(container.get("Name") or "").lstrip("/"),
+        image=str(config.get("Image") or ""),
+        labels=dict(config.get("Labels") or {}),
+        environment=_environment_of(container),
+    )
+
+
 def _rotated(log: Mapping[str, Any]) -> bool | None:
     """Whether a container's log files are bounded; ``None`` for a driver that keeps none of its own here."""
     driver = log.get("Type")
@@ -848,12 +873,24 @@ class DockerRuntime:
             return by_role
         return {role: tuple(_with_oom_from_kernel(state) for state in found) for role, found in by_role.items()}
 
+    @understood
+    def neighbours(
+        self, addresses: Collection[str], networks: Collection[str], deadline: float
+    ) -> Mapping[str, Neighbour]:
+        """The running containers that have these addresses on these networks, by address."""
+        clock = Clock(deadline)
+        found: dict[str, Neighbour] = {}
+        for entry in self._engine("GET", "/containers/json", clock):
+            own = _addresses_in(entry, networks) & set(addresses)
+            container = self._inspected_or_none(entry["Id"], clock) if own else None
+            if container is not None:
+                found |= dict.fromkeys(own, _neighbour(container))
+        return found
+
     @of_one_service
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:
         """The environment that a service was given. Holds secrets. Raises ServiceUnavailable when it is missing."""
-        entries = self._inspect(role, Clock(deadline)).get("Config", {}).get("Env") or []
-        # A name alone is how compose asks for a variable to be left out: the process does not get it.
-        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        return _environment_of(self._inspect(role, Clock(deadline)))
 
     @of_one_service
     def image(self, role: str, deadline: float) -> ServiceImage | None:
@@ -1331,6 +1368,7 @@ def _usage_v1(cgroups: Path, paths: Mapping[str, str]) -> Usage:
         cpu_seconds=int((folder("cpuacct") / "cpuacct.usage").read_text()) / 1e9,
         throttled_seconds=None if throttled is None else throttled / 1e9,
         oom_kills=_table(memory / "memory.oom_control").get("oom_kill"),
+        **(_tasks(folder("pids")) if "pids" in paths else {}),
     )
 
 
@@ -1343,12 +1381,27 @@ def _usage_v2(folder: Path) -> Usage:
         cpu_seconds=cpu["usage_usec"] / 1e6,
         throttled_seconds=None if throttled is None else throttled / 1e6,
         oom_kills=_table(folder / "memory.events").get("oom_kill"),
+        **_tasks(folder),
     )
+
+
+def _tasks(folder: Path) -> dict[str, int]:
+    """What runs in a cgroup, of how many that may, where there is a limit."""
+    try:
+        found = {"tasks": int((folder / "pids.current").read_text())}
+        most = (folder / "pids.max").read_text().strip()
+    except OSError:
+        return {}
+    return found if most == "max" else {**found, "tasks_limit": int(most)}
 
 
 def _table(path: Path) -> dict[str, int]:
     """A cgroup file of names and numbers."""
     return {name: int(value) for name, value in (line.split() for line in path.read_text().splitlines())}
+
+
+_ANY_NUMBER = 2**62
+"""What the engine gives as a limit from here on is its word for none."""
 
 
 def _usage_from_stats(stats: Mapping[str, Any]) -> Usage:
@@ -1357,9 +1410,13 @@ def _usage_from_stats(stats: Mapping[str, Any]) -> Usage:
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
     cpu = stats.get("cpu_stats") or {}
     throttled = (cpu.get("throttling_data") or {}).get("throttled_time")
+    pids = stats.get("pids_stats") or {}
+    most = int(pids.get("limit") or 0)
     return Usage(
         at=parse_time(str(stats.get("read") or "")) or datetime.now(UTC),
         memory=max(int(memory.get("usage") or 0) - int(cache or 0), 0),
         cpu_seconds=int((cpu.get("cpu_usage") or {}).get("total_usage") or 0) / 1e9,
         throttled_seconds=None if throttled is None else int(throttled) / 1e9,
+        tasks=pids.get("current"),
+        tasks_limit=most if 0 < most < _ANY_NUMBER else None,
     )

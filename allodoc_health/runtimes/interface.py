@@ -7,7 +7,7 @@ embedded demo. Probes ask it questions through :class:`Runtime`; nothing in this
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -147,6 +147,20 @@ class ServiceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A running container as others on its networks meet it, be it a service of the target or anybody's.
+
+    ``environment`` holds secrets: never evidence as it is.
+    """
+
+    id: str
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceImage:
     """What a service runs from: ``name`` as it was given, the ``id`` of the image that runs, and what that name is now.
 
@@ -177,6 +191,7 @@ class Usage:
 
     ``oom_kills`` counts processes inside the service that the kernel killed for want of memory (the main process may
     have survived); ``throttled_seconds`` is time for which the CPU limit held it back. ``None``: it can't tell.
+    ``tasks`` are its processes and their threads, of ``tasks_limit``, which is ``None`` where there is no limit.
     ``received`` is in seconds of a clock that nobody sets, unlike the one that ``at`` is from.
     """
 
@@ -185,6 +200,8 @@ class Usage:
     cpu_seconds: float
     throttled_seconds: float | None = None
     oom_kills: int | None = None
+    tasks: int | None = None
+    tasks_limit: int | None = None
     received: float = field(default_factory=time.monotonic)
 
 
@@ -294,6 +311,11 @@ class Runtime(Protocol):
 
     def replicas(self, deadline: float) -> Mapping[str, tuple[ServiceState, ...]]:
         """All that run as a service, by role: several where it is scaled, one otherwise."""
+
+    def neighbours(
+        self, addresses: Collection[str], networks: Collection[str], deadline: float
+    ) -> Mapping[str, Neighbour]:
+        """Who has these addresses on these networks, by address; nobody where services are no containers."""
 
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:
         """The environment that a service was given. Holds secrets: never evidence as it is."""

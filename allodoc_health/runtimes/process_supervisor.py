@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ from allodoc_health.runtimes.interface import (
     LastStop,
     LogChunk,
     Mount,
+    Neighbour,
     PublishedPort,
     RuntimeInfo,
     RuntimeUnavailable,
@@ -200,6 +201,13 @@ class SupervisorRuntime:
     def replicas(self, deadline: float) -> Mapping[str, tuple[ServiceState, ...]]:
         """The same: the supervisor runs one of each."""
         return {role: (state,) for role, state in self.states(deadline).items()}
+
+    def neighbours(
+        self, addresses: Collection[str], networks: Collection[str], deadline: float
+    ) -> Mapping[str, Neighbour]:
+        """Nobody: the services are processes, and have this machine's addresses."""
+        del addresses, networks, deadline
+        return {}
 
     @understood
     def environment(self, role: str, deadline: float) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from fixtures.cors import METHOD, CorsSettings, Preflight
 from fixtures.links import Link, Way
 from fixtures.names import Lookup
 from fixtures.nginx import Configuration, Workers
+from fixtures.nginx_connections import NginxConnections
 from fixtures.service_links import ServiceLink
 from fixtures.upstreams import UpstreamAnswer, Upstreams
 from fixtures.ways import BackendWay
@@ -46,6 +47,7 @@ NGINX = (
     "service.restart-loop[nginx]",
     "service.port-conflict",
     "network.nginx-config",
+    "network.nginx-connections",
     "network.service-link[nginx-to-backend]",
     "tls.handshake",
     "host.docker",
@@ -77,14 +79,24 @@ def test_the_backend_answers(backend_way: BackendWay, finding: Recorder) -> None
     if backend_way.lost == "to nginx":
         finding.follows_only_from(*NGINX, *(("network.backend[direct]", *BACKEND, *STORES, *SLOW) if silent else ()))
         finding.fail(f"lost before nginx: {exchange.address}: {exchange.message}", variant="nginx")
+    elif backend_way.lost == "within nginx":
+        finding.follows_only_from(*(["network.nginx-connections"] if exchange.status == 500 else []))
+        finding.fail(f"HTTP {exchange.status} by nginx itself; the backend was not asked", variant="refuses")
     elif backend_way.lost == "behind nginx":
-        finding.follows_only_from(*BEHIND_NGINX, *BACKEND, *(STORES if silent else ()))
+        late = (*SLOW, *STORES) if exchange.status == 504 else STORES if silent else ()
+        finding.follows_only_from(*BEHIND_NGINX, *BACKEND, *late)
         told = exchange.message if exchange.problem else f"HTTP {exchange.status}"
         if backend_way.page:
             finding.follows_only_from()
             finding.fail("lost within nginx: it answers with the page and passes nothing on", variant="page")
-        elif backend_way.behind:
+        elif backend_way.stale:
             finding.fail(f"{told} by nginx, though the backend answers from inside it", variant="stale")
+        elif exchange.status == 504 and backend_way.behind:
+            waited = f"nginx gave up after {duration(exchange.timings.total)}"
+            answers = f", an answer takes {duration(backend_way.direct)}" if backend_way.direct is not None else ""
+            finding.fail(f"HTTP 504: {waited}{answers}", variant="impatient")
+        elif backend_way.behind:
+            finding.fail(f"lost behind nginx: {told}, though the backend's port opens for it", variant="gateway")
         else:
             finding.fail(f"lost behind nginx: {told}, the backend gives it no answer", variant="gateway")
     elif backend_way.lost:
@@ -118,12 +130,17 @@ def test_the_services_reach_one_another(service_link: ServiceLink, limits: Limit
     where = f"{link.host}:{link.port}"
     lost = service_link.stranded or service_link.source
     finding.fact(source=service_link.source, destination=there, lost=lost, host=link.host, port=link.port)
+    finding.fact(**_strangers_of(link))
     finding.follows_only_from(*_causes_of_a_lost_link(service_link))
     if not link.tool:
         finding.note(f"the {service_link.source} ends too soon to look from inside it")
         finding.fail(f"no service is called {link.host}, expected {service_link.destination_name}", variant="name")
         return
     finding.note(f"looked from inside the {service_link.source} with {link.tool}{_found(link)}")
+    if link.deaf:
+        finding.sign_of(f"names inside the {service_link.source}")
+    if link.strangers:
+        finding.fail(link.astray, variant="claimed")
     if link.way is not Way.OPEN:
         finding.fail(f"{where} from the {service_link.source}: {WORDS[link.way]}", _variant(service_link))
         if service_link.stranded:
@@ -139,15 +156,21 @@ def test_the_services_reach_one_another(service_link: ServiceLink, limits: Limit
 def _variant(link: ServiceLink) -> str:
     if link.stranded or link.apart:
         return "network"
+    if link.link.deaf:
+        return "resolver"
     return "name" if link.link.way is Way.UNRESOLVABLE else "closed"
 
 
 def _causes_of_a_lost_link(link: ServiceLink) -> tuple[str, ...]:
     """What explains it: the destination is down, the database's own check of the same way, or one stranded service."""
+    if link.link.strangers:
+        # The service itself is not what answers, or not always. Whether it answers is told of the database apart.
+        return ("db.reachable-from-backend",) if link.destination == "postgres" else ()
     down = [f"service.{check}[{link.destination}]" for check in ("running", "restart-loop", "oom-killed")]
     down += [f"service.port-conflict[{port}]" for port in link.published]
     if link.destination == "postgres":
-        return (*down, "db.reachable-from-backend", "db.accepts-connections")
+        told = () if link.link.tool else ("db.parameters-match",)
+        return (*down, *told, "db.reachable-from-backend", "db.accepts-connections")
     if link.destination == "backend" and link.link.way is Way.REFUSED:
         # It runs, and does not listen before it has found both stores.
         return (*down, *STORES)
@@ -156,6 +179,11 @@ def _causes_of_a_lost_link(link: ServiceLink) -> tuple[str, ...]:
     if link.stranded == "nginx" and link.destination == "frontend":
         return (*down, "network.service-link[nginx-to-backend]")
     return tuple(down)
+
+
+def _strangers_of(link: Link) -> dict[str, str]:
+    """Who else has the name: what the remedy's commands need."""
+    return {"stranger": name} if (name := next((one.container for one in link.strangers if one.container), "")) else {}
 
 
 def _found(link: Link) -> str:
@@ -323,6 +351,17 @@ def test_nginx_runs_with_what_is_on_disk(nginx_workers: Workers, finding: Record
         finding.note(f"{nginx_workers.draining} older workers finish their last requests")
 
 
+@symptom("network.nginx-connections", severity=Severity.CRITICAL, caused_by=["network.backend[direct]"])
+def test_nginx_has_connections_left(nginx_connections: NginxConnections, finding: Recorder) -> None:
+    """nginx has connections for its clients and for what it passes on."""
+    seen = nginx_connections
+    finding.says("nginx had a connection for everybody in the last two minutes")
+    if seen.refused:
+        finding.note(f"{seen.refused} times it turned a client away, or could not pass a request on")
+    if seen.limit:
+        finding.fail(f"{seen.limit} worker_connections are not enough, nginx logged {seen.logged} times in 2 min")
+
+
 @symptom(
     "network.nginx-upstream",
     severity=Severity.CRITICAL,
@@ -331,7 +370,8 @@ def test_nginx_runs_with_what_is_on_disk(nginx_workers: Workers, finding: Record
         "service.running",
         "service.restart-loop",
         "service.oom-killed",
-        "network.service-link",
+        "network.service-link[nginx-to-backend]",
+        "network.service-link[nginx-to-frontend]",
         "network.nginx-config",
     ],
 )
@@ -340,7 +380,8 @@ def test_the_servers_behind_nginx_answer(upstreams: Upstreams, finding: Recorder
     for answer in upstreams.answers:
         part = finding[answer.name]
         part.follows_only_from(*_causes_of_a_lost_upstream(answer))
-        part.fact(role=answer.role or "backend", host=answer.link.host, port=answer.link.port)
+        part.fact(role=answer.role or "backend", source="nginx", destination=answer.role or "backend")
+        part.fact(host=answer.link.host, port=answer.link.port, **_strangers_of(answer.link))
         part.note(f"upstream {answer.group}, looked at from inside nginx with {answer.link.tool}{_found(answer.link)}")
         part.says(f"{answer.name} answers nginx")
         if answer.stale:
@@ -348,6 +389,8 @@ def test_the_servers_behind_nginx_answer(upstreams: Upstreams, finding: Recorder
             leads = ", ".join(answer.link.addresses)
             got = f"HTTP {answer.status}" if answer.status else "no answer"
             part.fail(f"{got}: nginx {asked}, the name leads to {leads}", variant="stale")
+        elif answer.link.strangers:
+            part.fail(answer.link.astray, variant="claimed")
         elif answer.answers:
             continue
         elif answer.down:

@@ -384,9 +384,22 @@ class Stack:
         following.wait_health(HealthStatus.HEALTHY, 30)
         return following
 
+    def call(self, other: Container, role: str) -> None:
+        """Give a container of the stack's network a service's names there, and start it."""
+        self._touched = True
+        self._known = []  # nginx may hear of it
+        network = f"{PROJECT}_allodoc"
+        self.client.disconnect_container_from_network(other.id, network)
+        self.client.connect_container_to_network(other.id, network, aliases=[self.names[role], role])
+        other.start()
+
     def allow_cores(self, role: str, cores: float) -> None:
         """Change how much processor time a running service may use. Undone after the test."""
         self._update(role, "--cpus", f"{cores:g}")
+
+    def allow_tasks(self, role: str, count: int) -> None:
+        """Change how many processes and threads a running service may have. Undone after the test."""
+        self._update(role, "--pids-limit", str(count))
 
     def forget_to_restart(self, role: str) -> None:
         """Take a running service's restart policy away. Undone after the test."""
@@ -421,6 +434,13 @@ class Stack:
         self._changed.add(role)
         self._files.setdefault((role, path), self.read(role, path))
         self._write(role, path, text)
+
+    def write_over(self, role: str, path: str, text: str) -> None:
+        """Overwrite a file that Docker itself keeps for a service's container. Undone after the test."""
+        self._touched = True
+        self._changed.add(role)
+        kept = self.client.inspect_container(self.names[role])
+        Path({"hosts": kept["HostsPath"], "resolv.conf": kept["ResolvConfPath"]}[Path(path).name]).write_text(text)
 
     def _write(self, role: str, path: str, text: str) -> None:
         target = PurePosixPath(path)

@@ -198,6 +198,20 @@ class TestStates:
         assert state.networks == (network,)
         assert len(state.addresses) == 1
 
+    def test_neighbours(self, container: ContainerFactory) -> None:
+        """Who has an address is told as long as it runs, of the networks that were asked for."""
+        network = container.network()
+        first, second = container(network=network), container(network=network, env={"CLINIC": "north"})
+        (address,) = second.state.addresses
+        found = first.runtime.neighbours({address, "192.0.2.9"}, {network}, 5)
+        assert {address: second.name} == {key: value.name for key, value in found.items()}
+        assert found[address].environment["CLINIC"] == "north"
+        assert "north" not in repr(found)
+        assert first.runtime.neighbours({address}, {"another"}, 5) == {}
+        second.kill()
+        second.wait_status(Status.EXITED)
+        assert first.runtime.neighbours({address}, {network}, 5) == {}
+
     def test_environment(self, container: ContainerFactory) -> None:
         """The environment is what the container was given, also when it does not run."""
         made = container(env={"DATABASE_URL": "a=b=c", "EMPTY": ""}, start=False)
@@ -444,11 +458,22 @@ class TestUsage:
         (folder / "memory.stat").write_text("anon 3000\ninactive_file 1500\n")
         (folder / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
         (folder / "cpu.stat").write_text("usage_usec 2500000\nnr_throttled 4\nthrottled_usec 500000\n")
+        (folder / "pids.current").write_text("12\n")
+        (folder / "pids.max").write_text("max\n")
         line = f"0::/system.slice/docker-{identity}.scope\n"
         monkeypatch.setattr(docker_engine, "_cgroup_text", lambda pid: line)
         usage = usage_from_cgroup(4242, identity, tmp_path)
         assert usage is not None
         assert (usage.memory, usage.cpu_seconds, usage.throttled_seconds, usage.oom_kills) == (3500, 2.5, 0.5, 2)
+        assert (usage.tasks, usage.tasks_limit) == (12, None)
+
+    def test_limit_of_tasks(self, container: ContainerFactory, source: str) -> None:
+        """How many processes and threads run, and how many may."""
+        made = container(sh("sleep 600 & sleep 600 & wait"))
+        assert made.runtime.usage("service", 5).tasks_limit is None
+        subprocess.run(["docker", "update", "--pids-limit", "7", made.name], capture_output=True, check=True)
+        wait_until(lambda: made.runtime.usage("service", 5).tasks == 4, 10, "it to have started its two")
+        assert made.runtime.usage("service", 5).tasks_limit == 7
 
     def test_process_of_another_machine(self) -> None:
         """A process number that is no container's here is not believed."""

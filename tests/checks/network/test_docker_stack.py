@@ -6,8 +6,9 @@ import pytest
 
 from fixtures.links import Way, look
 from fixtures.nginx import _AGES, read_ages, workers_of
-from tests.beds.docker import Stack
+from tests.beds.docker import ContainerFactory, Stack
 from tests.beds.suite import Health as Suite
+from tests.faults.docker.networks import namesake
 
 DISCOVERED = '[runtime]\nkind = "docker"\n'
 CHAPTER = "checks/network"
@@ -45,3 +46,12 @@ def test_ways_from_an_image_without_node(host: str, port: int, way: Way, stack: 
     """nginx' image has neither node nor python nor nc; bash tells the ways apart."""
     link = look(stack.runtime, stack.states["nginx"], host, port)
     assert (link.way, link.tool) == (way, "bash")
+
+
+def test_a_second_backend_is_no_stranger(stack: Stack, container: ContainerFactory, suite: Suite) -> None:
+    """A backend that takes over bears the name as well for a while, with the same secrets: nothing is wrong."""
+    namesake(stack, container, "backend")
+    assert len(look(stack.runtime, stack.states["nginx"], stack.names["backend"], 3000).addresses) == 2
+    run = suite(CHAPTER, target=stack.target)
+    run.is_calm()
+    assert run.outcome("network.service-link[nginx-to-backend]") == "pass"

@@ -79,6 +79,21 @@ class TestBackend:
         demo.wait_healthy()
         suite(CHAPTER, target=demo.target).is_calm()
 
+    def test_limited(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """503 by nginx' own limit is a warning, with its reason: the backend was not asked, and need not be ill."""
+        edge.change(("zone=api:1m rate=10r/s", "zone=api:1m rate=1r/m"), ("zone=api burst=20 nodelay", "zone=api"))
+        run = suite(NGINX, "-k", "the_backend_answers", target=demo.target)
+        run.warns("network.backend[edge]")
+        assert "too many requests" in run.finding("network.backend[edge]")["message"]
+
+    def test_closed(self, demo: Demo, edge: Edge, suite: Suite) -> None:
+        """503 that nginx was told to answer is none: it is named, and so is what it does to the API alone."""
+        edge.change((API, f"{API} return 503;"))
+        run = suite(CHAPTER, "checks/service", target=demo.target)
+        run.blames("network.backend[edge]")
+        assert run.finding("network.backend[edge]")["message"].startswith("HTTP 503 by nginx itself")
+        assert run.outcome("service.app-loads[edge]") == "pass"
+
 
 class TestServiceLink:
     """network.service-link"""
@@ -176,7 +191,7 @@ class TestNames:
 def test_each_remedy_renders(demo: Demo, suite: Suite) -> None:
     """Every remedy of the chapter can be printed for a target, in all its variants."""
     names = ["backend", "service-link", "cors-preflight", "cors-foreign-origin", "cors-config", "nginx-config"]
-    names += ["nginx-loaded", "nginx-upstream", "dns"]
+    names += ["nginx-loaded", "nginx-connections", "nginx-upstream", "dns"]
     ids = [f"network.{name}" for name in names]
     ids += [f"tls.{name}" for name in ("handshake", "trust", "expiry", "served-is-installed", "http-redirect")]
     run = suite(*(word for name in [*ids, "tls.mixed-content"] for word in ("--explain", name)), target=demo.target)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from allodoc_health.runtimes.interface import HealthStatus
 from tests.beds.docker import PROJECT, ContainerFactory, Stack
 from tests.faults.docker.consequences import API_DOWN, EDGE_GONE, PAGE_GONE
 from tests.faults.embedded.consequences import THE_API
@@ -81,6 +82,79 @@ def nginx_configuration_broken_on_disk(stack: Stack) -> Iterator[Callable[[], ob
     good = stack.read("nginx", CONFIGURATION)
     stack.put("nginx", CONFIGURATION, good.replace("worker_connections 512;", "worker_connections 512"))
     yield lambda: stack.put("nginx", CONFIGURATION, good)
+
+
+def namesake(stack: Stack, container: ContainerFactory, role: str, **environment: str) -> None:
+    """A second, healthy container of a service's image that has the service's names on the stack's network."""
+    like = stack.client.inspect_container(stack.names[role])["Config"]
+    given, health = dict(entry.split("=", 1) for entry in like["Env"]), like["Healthcheck"]
+    second = container(
+        like["Cmd"],
+        image=like["Image"],
+        env={**given, **environment},
+        healthcheck={"test": health["Test"], "interval": health["Interval"], "timeout": health["Timeout"]},
+        network=f"{PROJECT}_allodoc",
+        init=False,
+        start=False,
+    )
+    stack.call(second, role)
+    second.wait_health(HealthStatus.HEALTHY, 30)
+
+
+@fault(
+    root=["network.service-link[backend-to-postgres]"],
+    may=["auth.*", "logs.sql-errors", "service.log-errors[backend]", "service.health-endpoint[*]"],
+    shows=["allodoc_postgres_prod leads to", "as well"],
+    looks=["allodoc_postgres_prod"],
+    mend=steps(0),
+)
+def another_database_bears_the_name(stack: Stack, container: ContainerFactory) -> Iterator[None]:
+    """An empty copy of the database was started with the same alias: new connections end in either of the two."""
+    namesake(stack, container, "postgres")
+    yield
+
+
+@fault(
+    root=["network.service-link[nginx-to-backend]"],
+    follows=["network.nginx-upstream[allodoc_backend_prod:3000]"],
+    may=["auth.*", "service.log-errors[nginx]", "deploy.upstream-errors"],
+    shows=["allodoc_backend_prod leads to", "as well"],
+    looks=["allodoc_backend_prod"],
+    mend=steps(0, 1),
+    discovered=True,
+)
+def another_backend_bears_the_name(stack: Stack, container: ContainerFactory) -> Iterator[None]:
+    """A backend with other secrets was started with the same alias: half of the calls meet one that knows no token."""
+    namesake(stack, container, "backend", JWT_ACCESS_SECRET="x7" * 24, JWT_REFRESH_SECRET="y9" * 24)
+    assert stack.exec("nginx", "nginx", "-s", "reload").exit_code == 0
+    yield
+
+
+@fault(
+    root=["network.service-link[backend-to-redis]"],
+    may=["auth.*", "service.log-errors[backend]", "service.health-endpoint[*]"],
+    shows=["allodoc_redis_prod leads to", "as well"],
+    mend=steps(0),
+)
+def something_else_bears_the_name_of_redis(stack: Stack, container: ContainerFactory) -> Iterator[None]:
+    """A container in which nothing listens was given Redis' alias: each second connection is refused at first."""
+    idle = container(network=f"{PROJECT}_allodoc", start=False)
+    stack.call(idle, "redis")
+    yield
+
+
+@fault(root=["db.reachable-from-backend"], may=API_DOWN, shows=["leads to 192.0.2.9"], mend=steps(0, 1))
+def database_name_leads_nowhere_near(stack: Stack) -> Iterator[None]:
+    """A line in the backend's hosts file gives the database an address at which nobody is."""
+    stack.write_over("backend", "/etc/hosts", "192.0.2.9 allodoc_postgres_prod\n")
+    yield
+
+
+@fault(root=["db.reachable-from-backend"], may=API_DOWN, looks=["nameserver 127.0.0.1"], mend=steps(0, 1))
+def backend_resolves_no_name(stack: Stack) -> Iterator[None]:
+    """The backend's resolv.conf names somebody who answers nothing: it finds neither of its stores by name."""
+    stack.write_over("backend", "/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    yield
 
 
 def certificate(names: str = SITE, begins: float = -1, ends: float = 365) -> tuple[str, str]:
