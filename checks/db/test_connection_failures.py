@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from allodoc_health.finding import Recorder, Severity, duration
+from allodoc_health.finding import Recorder, Severity, duration, size
 from allodoc_health.limits import Limits
 from allodoc_health.symptom import symptom
 from fixtures.backend_settings import Pools
@@ -63,10 +63,19 @@ def test_a_query_is_answered(round_trip: RoundTrip, limits: Limits, finding: Rec
     if round_trip.read_only:
         finding.fact(reset=round_trip.reset)
         finding.fail("the database takes no writes: default_transaction_read_only is on", variant="read-only")
-    if round_trip.barred:
+    if round_trip.barred or round_trip.astray:
         finding.follows_only_from()
+        finding.fact(reset=round_trip.reset)
+    if round_trip.barred and round_trip.acts_as:
+        told = f"role {round_trip.role} acts as {round_trip.acts_as}, which may read no table: permission denied"
+        finding.fail(told, variant="acts-as")
+    elif round_trip.barred:
         told = f"role {round_trip.role} may read none of the {round_trip.tables} tables: permission denied"
         finding.fail(told, variant="no-rights")
+    if round_trip.astray:
+        path = round_trip.search_path
+        told = f"role {round_trip.role} finds none of the {round_trip.tables} tables: its search_path is {path}"
+        finding.fail(told, variant="search-path")
 
 
 ELSEWHERE = ("db.parameters-match", "service.running[postgres]", "db.port", "db.accepts-connections")
@@ -85,7 +94,12 @@ def test_the_backend_reaches_the_database(database_link: Link, limits: Limits, f
     finding.note(f"looked from inside the {database_link.source} with {database_link.tool}")
     if database_link.stranded:
         finding.note(f"the {database_link.source} is on no network")
-    if database_link.way is not Way.OPEN:
+    if database_link.strangers and database_link.way is not Way.OPEN:
+        finding.follows_only_from()
+        finding.fail(database_link.astray, variant="astray")
+    if database_link.deaf:
+        finding.fail(f"{where} from the backend: the name does not resolve, though it is right", variant="resolver")
+    elif database_link.way is not Way.OPEN:
         finding.fail(f"{where} from the backend: {_WAYS[database_link.way]}", variant=database_link.way.value)
     elif database_link.seconds is not None:
         finding.measure(f"reaching {where}", database_link.seconds, unit="s", limit=limits.db.link_response)
@@ -111,6 +125,14 @@ def test_the_backend_uses_this_database(database_parameters: Parameters, finding
         finding.fail(f"{difference.variable} is {difference.given}, expected {difference.expected}")
     for doubt in database_parameters.doubts:
         finding.warn(doubt)
+    for pending in sorted(database_parameters.pending, key=lambda one: not one.too_big):
+        finding.fact(setting=pending.name)
+        value = f" {pending.value}" if pending.value else ""
+        if pending.too_big:
+            told = f"PostgreSQL would not start again: {pending.name}{value}, of {size(pending.machine or 0)} of memory"
+            finding.warn(told, variant="pending")
+        else:
+            finding.warn(f"a changed {pending.name}{value} waits for the server's next restart", variant="pending")
     given = database_parameters.given
     finding.says(f"{given.host}:{given.port} leads to the database {database_parameters.through}".strip())
 
@@ -119,7 +141,13 @@ def test_the_backend_uses_this_database(database_parameters: Parameters, finding
     "db.connection-headroom",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=["db.idle-in-transaction", "db.blocked-sessions", "db.long-running", "db.pool-size-fits"],
+    caused_by=[
+        "db.idle-in-transaction",
+        "db.blocked-sessions",
+        "db.long-running",
+        "db.synchronous-commit",
+        "db.pool-size-fits",
+    ],
 )
 def test_clients_leave_connection_headroom(sessions: Sessions, limits: Limits, finding: Recorder) -> None:
     """Clients leave connections free, so that the backend can still open one."""
@@ -128,9 +156,15 @@ def test_clients_leave_connection_headroom(sessions: Sessions, limits: Limits, f
     finding.measure("client connections", len(clients), of=sessions.usable, limit=used)
     own = [session for session in clients if session.user == sessions.role]
     if sessions.role_limit is not None:
+        told = f"{len(own)} of the {sessions.role_limit} connections that role {sessions.role} may have"
+        if used.crossed(100.0 * len(own) / max(sessions.role_limit, 1), used.fail):
+            finding.fail(told, variant="role-limit")
         finding.measure(f"connections of role {sessions.role}", len(own), of=sessions.role_limit, limit=used)
     here = [session for session in clients if session.database == sessions.database]
     if sessions.database_limit is not None:
+        told = f"{len(here)} of the {sessions.database_limit} connections that {sessions.database} may have"
+        if used.crossed(100.0 * len(here) / max(sessions.database_limit, 1), used.fail):
+            finding.fail(told, variant="database-limit")
         finding.measure(f"connections to {sessions.database}", len(here), of=sessions.database_limit, limit=used)
     finding.follows_only_from("db.pool-size-fits", *sessions.reasons_for_the_crowd)
     finding.note(*sessions.holders)

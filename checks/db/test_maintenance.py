@@ -11,6 +11,8 @@ from allodoc_health.symptom import symptom
 from fixtures.backups import Backups
 from fixtures.logs import LogGroup, LogSummary
 from fixtures.postgres_maintenance import COUNTER_END, OldestIds, Replication
+from fixtures.postgres_sequences import Sequences
+from fixtures.postgres_settings import Safeguards
 from fixtures.postgres_tables import Tables
 
 
@@ -144,6 +146,19 @@ def test_there_is_a_fresh_backup(backups: Backups, now: datetime, limits: Limits
         finding.note(f"{dump.name}, {size(dump.bytes)}{content}")
 
 
+@symptom("db.synchronous-commit", severity=Severity.CRITICAL, smoke=True)
+def test_commits_are_answered(replication: Replication, finding: Recorder) -> None:
+    """No commit waits for a standby that is not there."""
+    if not replication.synchronous:
+        finding.not_applicable("commits wait for no standby: synchronous_standby_names is empty")
+    finding.says(f"commits wait for {replication.synchronous}, which is there")
+    if replication.awaited:
+        finding.fail(f"commits wait for a standby that is not there: {replication.awaited}")
+    if replication.awaited and replication.waiting:
+        waiting = "1 session waits" if replication.waiting == 1 else f"{replication.waiting} sessions wait"
+        finding.note(f"{waiting} for an answer to a commit, the first for {duration(replication.waited or 0.0)}")
+
+
 @symptom("db.replication", severity=Severity.MAJOR, escalation=Escalation.EMERGENCY_MEETING)
 def test_replicas_keep_up(replication: Replication, limits: Limits, finding: Recorder) -> None:
     """Replicas keep up, and no slot keeps WAL for a reader that never comes."""
@@ -176,3 +191,49 @@ def test_replicas_keep_up(replication: Replication, limits: Limits, finding: Rec
             finding.fail(f"slot {slot.name} has lost WAL that its reader needs")
         else:
             finding.warn(f"{slot.kind} slot {slot.name} has no reader")
+
+
+COSTS = {
+    "fsync": "a crash of the machine may ruin all data",
+    "full_page_writes": "a crash of the machine may ruin pages",
+    "autovacuum": "nobody removes dead rows, statistics grow old",
+    "track_counts": "autovacuum does not know what to clean up",
+    "track_activities": "nobody sees what the sessions do",
+}
+
+
+@symptom("db.settings", severity=Severity.MAJOR)
+def test_no_safeguard_is_switched_off(safeguards: Safeguards, finding: Recorder) -> None:
+    """What keeps data through a crash is switched on, and so is what cleans up."""
+    finding.says(f"{', '.join(COSTS)} are on, and every table writes its log")
+    if safeguards.off:
+        finding.fact(settings=" ".join(name for name, _ in safeguards.off))
+    for name, source in safeguards.off:
+        finding.warn(f"{name} is off: {COSTS[name]}")
+        finding.note(f"{name} comes from: {source}")
+    for table in safeguards.unlogged:
+        finding[table.name].fact(table=table.sql)
+        finding[table.name].warn("the table is UNLOGGED: a crash of the server empties it", variant="unlogged")
+
+
+@symptom("db.sequences", severity=Severity.MAJOR)
+def test_sequences_are_far_from_their_end(sequences: Sequences, limits: Limits, finding: Recorder) -> None:
+    """Sequences have numbers left, and their columns have room for them."""
+    if sequences.count == sequences.unseen:
+        finding.not_applicable(f"this role may read none of {quantity(sequences.count, 'sequences')}")
+    limit = limits.db.sequence_used
+    finding.says(f"none of {quantity(sequences.count - sequences.unseen, 'sequences')} is close to its end")
+    for one in sequences.fullest:
+        if not limit.crossed(100 * one.used / max(one.room, 1.0), limit.warn):
+            continue
+        recorder = finding[one.name]
+        recorder.fact(sequence=one.sql, table=one.table or "TABLE", column=one.column or "COLUMN")
+        recorder.measure("numbers are given out", one.used, of=one.room, limit=limit)
+        if one.table:
+            recorder.note(f"it numbers {one.table}.{one.column}")
+        ends = "the column's type ends at" if one.ends_with_column else "its own MAXVALUE is"
+        recorder.note(f"{ends} {one.end}")
+        if one.used >= one.room:
+            recorder.escalate(Escalation.EMERGENCY_MEETING, "no row can be added to its table")
+    if sequences.unseen:
+        finding.note(f"this role may not read {quantity(sequences.unseen, 'more')}: grant it SELECT on them")

@@ -47,7 +47,7 @@ def test_no_transaction_idles(sessions: Sessions, limits: Limits, finding: Recor
     "db.blocked-sessions",
     severity=Severity.CRITICAL,
     smoke=True,
-    caused_by=["db.idle-in-transaction", "db.long-running"],
+    caused_by=["db.idle-in-transaction", "db.long-running", "db.synchronous-commit"],
 )
 def test_nobody_waits_long_for_a_lock(sessions: Sessions, limits: Limits, finding: Recorder) -> None:
     """No session waits for long for a lock that another holds."""
@@ -78,7 +78,7 @@ def test_transactions_do_not_deadlock(deadlocks: Deadlocks, limits: Limits, find
     finding.note(deadlocks.told, f"{deadlocks.counted} in this database since its statistics began")
 
 
-@symptom("db.long-running", severity=Severity.MAJOR, smoke=True)
+@symptom("db.long-running", severity=Severity.MAJOR, smoke=True, caused_by=["db.synchronous-commit"])
 def test_no_statement_runs_long(sessions: Sessions, limits: Limits, finding: Recorder) -> None:
     """No statement has been running for minutes."""
     finding.note(*sessions.unseen)
@@ -89,6 +89,7 @@ def test_no_statement_runs_long(sessions: Sessions, limits: Limits, finding: Rec
         return
     longest = sessions.running[0]
     finding.fact(pid=longest.pid)
+    finding.follows_only_from(*(["db.synchronous-commit"] if longest.awaits_standby else []))
     finding.measure("longest statement", longest.statement_age or 0, unit="s", limit=limits.db.long_running)
     for session in sessions.running[:SHOWN]:
         finding.note(f"{session.who}: for {duration(session.statement_age or 0)}: {session.statement or 'not shown'}")

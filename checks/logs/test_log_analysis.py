@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from allodoc_health.finding import Escalation, Recorder, Severity
+from allodoc_health.finding import Escalation, Recorder, Severity, quantity
 from allodoc_health.limits import Limits
 from allodoc_health.symptom import symptom
 from fixtures.access_log import ENOUGH, AccessSummary
@@ -53,25 +53,43 @@ def test_the_log_holds_no_secret(leaks: Leaks, finding: Recorder) -> None:
         finding.escalate(Escalation.EMERGENCY_MEETING, f"a {leak.kind} stands in a log and has to be replaced")
 
 
-@symptom(
-    "logs.sql-errors",
-    severity=Severity.MAJOR,
-    caused_by=[
-        "deploy.migrations",
-        "db.port",
-        "db.accepts-connections",
-        "db.connection-headroom",
-        "db.login",
-        "db.query",
-        "db.blocked-sessions",
-        "db.long-running",
-        "db.deadlocks",
-        "db.log-errors",
-    ],
+REFUSED_BY = (
+    "deploy.migrations",
+    "db.port",
+    "db.accepts-connections",
+    "db.connection-headroom",
+    "db.login",
+    "db.query",
+    "db.sequences",
+    "db.blocked-sessions",
+    "db.long-running",
+    "db.synchronous-commit",
+    "db.deadlocks",
+    "db.log-errors",
+    "network.service-link[backend-to-postgres]",
 )
+"""What makes queries fail whatever they ask for."""
+
+
+@symptom("logs.sql-errors", severity=Severity.MAJOR, caused_by=[*REFUSED_BY, "auth.account"])
 def test_queries_of_the_application_succeed(sql_errors: SqlErrors, limits: Limits, finding: Recorder) -> None:
-    """The backend logged no query error in the last 10 minutes."""
-    finding.measure("query errors in 10 min", sql_errors.total, limit=limits.logs.sql_errors)
+    """The backend logged no query error in the last 10 minutes.
+
+    What the database lacks or forbids fails at once: no user's mistake brings that about, and it goes on.
+    """
+    if not sql_errors.misses_users_alone:
+        finding.follows_only_from(*REFUSED_BY)
+    if sql_errors.refusals:
+        worst = sql_errors.refusals[0]
+        finding.fact(thing=worst.thing)
+        finding.fail(f"{worst.what} ({worst.count} × in 10 min)", variant=worst.kind)
+        finding.note(*(f"{refusal.count} × {refusal.what}" for refusal in sql_errors.refusals[1:]))
+    if sql_errors.over:
+        finding.measure("query errors in 10 min", sql_errors.total)
+        if limits.logs.sql_errors.crossed(sql_errors.total, limits.logs.sql_errors.warn):
+            finding.warn(f"{quantity(sql_errors.total, 'query errors')} in 10 min, none any more")
+    else:
+        finding.measure("query errors in 10 min", sql_errors.total, limit=limits.logs.sql_errors)
     finding.note(*(f"{count} × {name}" for name, count in sql_errors.classes.items()))
 
 

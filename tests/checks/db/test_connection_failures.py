@@ -434,6 +434,7 @@ def test_role_limit(api: Demo, suite: Health, clerk: str) -> None:
         run = suite("checks/db", "-k", "headroom", target=target, environment=environment)
         run.blames("db.connection-headroom")
         assert 'too many connections for role "clerk"' in run.finding("db.connection-headroom")["details"][0]
+        fails_as(run, "db.connection-headroom", "role-limit")
 
 
 def test_pool_size(demo: Demo, suite: Health) -> None:

@@ -19,15 +19,20 @@ import pytest
 from allodoc_health.finding import Escalation, Outcome
 from allodoc_health.limits import Limits
 from allodoc_health.runtimes.process_supervisor import SupervisorRuntime
+from checks.db.test_maintenance import test_commits_are_answered as commits_are_answered
 from checks.db.test_maintenance import test_dead_rows_are_cleaned_up as dead_rows_are_cleaned_up
 from checks.db.test_maintenance import test_its_log_has_no_errors as its_log_has_no_errors
+from checks.db.test_maintenance import test_no_safeguard_is_switched_off as no_safeguard_is_switched_off
 from checks.db.test_maintenance import test_replicas_keep_up as replicas_keep_up
+from checks.db.test_maintenance import test_sequences_are_far_from_their_end as sequences_last
 from checks.db.test_maintenance import test_the_planner_knows_the_tables as the_planner_knows_the_tables
 from checks.db.test_maintenance import test_transaction_ids_are_far_from_their_end as transaction_ids_last
 from demo.binaries import find_binaries
 from fixtures.backups import FolderInside, sniff
 from fixtures.logs import LogGroup, LogSummary
 from fixtures.postgres_maintenance import Holder, OldestIds, Replica, Replication, Slot
+from fixtures.postgres_sequences import Numbers, Sequences
+from fixtures.postgres_settings import Safeguards, Unlogged
 from fixtures.postgres_tables import Table, Tables
 from tests.beds.docker import Stack
 from tests.beds.embedded import Demo
@@ -45,6 +50,45 @@ NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 def limits(**changed: str) -> str:
     """Lines for a target file that lower limits of the database chapter."""
     return "\n[limits.db]\n" + "".join(f"{name} = {{{value}}}\n" for name, value in changed.items())
+
+
+# --- settings and sequences -------------------------------------------------------------------------------------------
+
+
+def test_a_safeguard_that_is_off_costs_something() -> None:
+    """Recorded: the gravest is said first, with what it costs; nothing is said where all is on."""
+    off = Safeguards((("fsync", "configuration file"), ("autovacuum", "command line")))
+    found = finding_on(no_safeguard_is_switched_off, safeguards=off)
+    assert (found.outcome, found.message) == (Outcome.WARN, "fsync is off: a crash of the machine may ruin all data")
+    assert "autovacuum comes from: command line" in found.details
+    assert found.facts["settings"] == "fsync autovacuum"
+    assert finding_on(no_safeguard_is_switched_off, safeguards=Safeguards(())).outcome is Outcome.PASS
+
+
+def test_a_table_without_a_log_is_named() -> None:
+    """Recorded: each has a finding of its own, whose remedy knows the table."""
+    found = finding_on(no_safeguard_is_switched_off, safeguards=Safeguards((), (Unlogged("visits", "public.visits"),)))
+    assert (found.name, found.variant, found.facts["table"]) == ("db.settings[visits]", "unlogged", "public.visits")
+
+
+@pytest.mark.parametrize(
+    ("used", "outcome"),
+    [(79.0, Outcome.PASS), (80.0, Outcome.WARN), (95.0, Outcome.FAIL), (100.0, Outcome.FAIL)],
+)
+def test_a_sequence_close_to_its_end(used: float, outcome: Outcome) -> None:
+    """Recorded: it warns while there is time for bigint, and fails before the last number is given out."""
+    numbers = Numbers("visits_id_seq", "public.visits_id_seq", used, 100.0, 100, "public.visits", "id")
+    found = finding_on(sequences_last, sequences=Sequences(1, 0, (numbers,)), limits=Limits())
+    assert found.outcome is outcome
+    assert found.escalation is (Escalation.EMERGENCY_MEETING if used == 100 else Escalation.NONE)
+
+
+def test_sequences_that_the_role_may_not_read() -> None:
+    """Recorded: what is not seen is said, and nothing is claimed where nothing is seen."""
+    found = finding_on(sequences_last, sequences=Sequences(3, 1, ()), limits=Limits())
+    assert (found.outcome, found.details) == (Outcome.PASS, ("this role may not read 1 more: grant it SELECT on them",))
+    unseen = finding_on(sequences_last, sequences=Sequences(3, 3, ()), limits=Limits())
+    assert unseen.outcome is Outcome.NOT_APPLICABLE
 
 
 # --- what autovacuum would do -----------------------------------------------------------------------------------------
@@ -576,6 +620,45 @@ def test_replicas_and_slots(replication: Replication, outcome: Outcome, said: st
     finding = finding_on(replicas_keep_up, replication=replication, limits=Limits())
     assert finding.outcome is outcome
     assert finding.message.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("replication", "outcome", "said"),
+    [
+        pytest.param(Replication(False, None, None, False, False, True), Outcome.NOT_APPLICABLE, "", id="none"),
+        pytest.param(
+            Replication(False, None, None, False, False, True, synchronous="standby1"),
+            Outcome.PASS,
+            "commits wait for standby1, which is there",
+            id="there",
+        ),
+        pytest.param(
+            Replication(
+                False,
+                None,
+                None,
+                False,
+                False,
+                True,
+                synchronous="standby1",
+                awaited="standby1",
+                waiting=1,
+                waited=61.0,
+            ),
+            Outcome.FAIL,
+            "commits wait for a standby that is not there: standby1",
+            id="gone",
+        ),
+    ],
+)
+def test_commits_that_wait(replication: Replication, outcome: Outcome, said: str) -> None:
+    """Recorded: a standby that commits wait for has to be there."""
+    finding = finding_on(commits_are_answered, replication=replication)
+    assert finding.outcome is outcome
+    assert finding.message.startswith(said)
+    assert not replication.waiting or "1 session waits for an answer to a commit, the first for 1 min 1 s" in (
+        finding.details
+    )
 
 
 def test_lag_needs_a_meeting() -> None:

@@ -28,8 +28,9 @@ def test_query_errors_are_seen(demo: Demo, misbehave: Misbehave, suite: Health) 
     )
     demo.wait_until(lambda: "QueryFailedError" in demo.log_text("backend"), what="the error")
     run = suite(CHAPTER, target=demo.target)
-    run.warns("logs.sql-errors")
-    assert "missing table or column" in run.finding("logs.sql-errors")["details"][0]
+    assert run.outcome("logs.sql-errors") == "fail"
+    assert run.finding("logs.sql-errors")["message"] == 'relation "visits" does not exist (3 × in 10 min)'
+    assert "missing table or column" in run.finding("logs.sql-errors")["details"][-1]
 
 
 def test_a_secret_in_the_log_is_seen_and_not_shown(demo: Demo, misbehave: Misbehave, suite: Health) -> None:

@@ -14,6 +14,7 @@ import psycopg
 
 from tests.beds.embedded import Demo
 from tests.beds.sessions import FORGET, answers, connections, data_folder, owned, refusal, statement, table, waiting
+from tests.faults.embedded.authentication import NO_LOGIN
 from tests.faults.embedded.consequences import BEHIND_THE_LOGIN, DATABASE_GONE, THE_API
 from tests.faults.fault import Exempt, fault, steps
 
@@ -35,10 +36,13 @@ def limits(**changed: str) -> str:
 
 
 @contextmanager
-def own_role(demo: Demo) -> Iterator[str]:
+def own_role(demo: Demo, rights: str = "SUPERUSER") -> Iterator[str]:
     """A role of the application's own, so that an administrator is left whatever is done to it."""
     password = demo.environment("backend")["DATABASE_PASSWORD"]
-    demo.sql(f"CREATE ROLE api SUPERUSER LOGIN PASSWORD '{password}'")
+    demo.sql(f"CREATE ROLE api {rights} LOGIN PASSWORD '{password}'")
+    # What is taken from an administrator leaves nothing; others have what they were given.
+    for kind in ("TABLES", "SEQUENCES") if rights == "NOSUPERUSER" else ():
+        demo.sql(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO api")
     demo.set_env("backend", DATABASE_USERNAME="api")
     demo.recreate("backend")
     demo.wait_healthy("backend")
@@ -152,7 +156,7 @@ def role_locked(demo: Demo) -> Iterator[Hand]:
     root=["db.login"],
     follows=["service.health-endpoint[direct]"],
     may=(*BEHIND_THE_LOGIN, *HINDERED),
-    shows=["expired"],
+    shows=['the password of role "api" has expired'],
     mend=steps(0),
 )
 def password_expired(demo: Demo) -> Iterator[Hand]:
@@ -183,6 +187,44 @@ def no_rule_for_the_client(demo: Demo) -> Iterator[Hand]:
 
 @fault(
     root=["db.login"],
+    may=(*BEHIND_THE_LOGIN, *HINDERED, "service.healthcheck[postgres]"),
+    shows=["pg_hba.conf rejects"],
+    looks=["127.0.0.1"],
+    mend=steps(0, 1),
+)
+def rule_that_rejects_the_client(demo: Demo) -> Iterator[Hand]:
+    """Somebody shut the application out with the first line of pg_hba.conf: the line that lets it in comes too late."""
+    with data_folder(demo) as folder:
+        path = folder / "pg_hba.conf"
+        path.write_text("host all all 127.0.0.1/32 reject\n" + path.read_text("utf-8"), "utf-8")
+        os.kill(demo.pid("postgres"), signal.SIGHUP)
+        demo.wait_until(lambda: not answers(demo), what="the rules to be read")
+        yield demo.forget_logs
+
+
+@fault(
+    root=["db.login"],
+    may=(*BEHIND_THE_LOGIN,),
+    limits='[services.postgres]\npassword_env = "NOT_SET_ANYWHERE"\n',
+    shows=["is expected in $NOT_SET_ANYWHERE, which is not set"],
+    looks=["not set"],
+    mend=steps(0),
+)
+def password_that_the_suite_was_not_told(demo: Demo) -> Iterator[Hand]:
+    """The target file names a variable for the password that nobody set: the database is well, and not looked at."""
+
+    def tell() -> None:
+        # What the remedy exports counts in the shell that it is pasted into.
+        os.environ["NOT_SET_ANYWHERE"] = demo.environment("backend")["DATABASE_PASSWORD"]
+
+    try:
+        yield tell
+    finally:
+        os.environ.pop("NOT_SET_ANYWHERE", None)
+
+
+@fault(
+    root=["db.login"],
     follows=["service.restart-loop[backend]"],
     may=(*BEHIND_THE_LOGIN, *HINDERED, "*[backend]", "network.*", "deploy.*"),
     shows=["server does not support SSL"],
@@ -196,9 +238,63 @@ def application_wants_tls_that_the_server_has_not(demo: Demo) -> Iterator[Hand]:
     yield lambda: demo.set_env("backend", DATABASE_SSL="false")
 
 
+@fault(
+    root=["db.query"],
+    follows=["auth.login"],
+    may=("auth.*", "logs.sql-errors", "service.log-errors[*]", "deploy.migrations"),
+    shows=["role api finds none of the ", 'tables: its search_path is ""'],
+    looks=["search_path=", "public"],
+    mend=steps(0, 1),
+)
+def search_path_emptied(demo: Demo) -> Iterator[Hand]:
+    """Somebody emptied the role's search_path, and each query says that its table does not exist."""
+    with own_role(demo) as role:
+        demo.sql(f"ALTER ROLE {role} SET search_path = ''")
+        drop_sessions(demo, role)
+        yield demo.forget_logs
+
+
+@fault(
+    root=["db.query"],
+    follows=["auth.login"],
+    may=("auth.*", "db.*", "logs.sql-errors", "service.log-errors[*]", "deploy.migrations"),
+    shows=["role api acts as reader, which may read no table"],
+    looks=["role=reader"],
+    mend=steps(0, 1),
+)
+def role_that_acts_as_another(demo: Demo) -> Iterator[Hand]:
+    """Somebody had the application's sessions begin in another role's place, which may read nothing."""
+    demo.sql("CREATE ROLE reader")
+    try:
+        with own_role(demo) as role:
+            demo.sql(f"ALTER ROLE {role} SET role = 'reader'")
+            drop_sessions(demo, role)
+            yield demo.forget_logs
+    finally:
+        demo.sql("DROP ROLE reader")
+
+
 def drop_sessions(demo: Demo, role: str) -> None:
     """End a role's sessions, so that its clients have to log in anew."""
     demo.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role)
+
+
+@fault(
+    root=["auth.account"],
+    follows=["auth.login"],
+    may=NO_LOGIN,
+    shows=["row-level security hides all rows of users from role api"],
+    looks=["users"],
+    mend=steps(0),
+)
+def users_hidden_by_row_level_security(demo: Demo) -> Iterator[Hand]:
+    """Row-level security was switched on for the users, and the policy forgotten: the application finds nobody."""
+    with own_role(demo, "NOSUPERUSER"):
+        demo.sql("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+        try:
+            yield demo.forget_logs
+        finally:
+            demo.sql("ALTER TABLE users DISABLE ROW LEVEL SECURITY")
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -562,7 +658,121 @@ def replication_slot_left_behind(demo: Demo) -> Iterator[None]:
         demo.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
 
 
+@fault(
+    root=["db.synchronous-commit"],
+    follows=["auth.login"],
+    may=(*THE_API, "db.long-running", "db.blocked-sessions", "auth.*"),
+    limits=limits(long_running="warn = 0.1, fail = 0.2"),
+    shows=["commits wait for a standby that is not there: standby1", "waits for an answer to a commit"],
+    looks=["standby1", "SyncRep"],
+    mend=steps(1),
+)
+def commits_wait_for_a_standby_that_is_gone(demo: Demo) -> Iterator[None]:
+    """A standby was to have every commit, and was taken away: whatever writes waits without an end."""
+    with table(demo, "(id int)"):
+        demo.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby1'")
+        demo.sql("SELECT pg_reload_conf()")
+        demo.wait_until(lambda: demo.sql("SHOW synchronous_standby_names") == [("standby1",)], what="the setting")
+        try:
+            with statement(demo, "INSERT INTO visits VALUES (1)", "writer"):
+                waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                demo.wait_until(lambda: demo.sql(waits), what="the commit to wait")
+                yield
+        finally:
+            demo.sql("ALTER SYSTEM RESET synchronous_standby_names")
+            demo.sql("SELECT pg_reload_conf()")
+            demo.wait_until(lambda: demo.sql("SHOW synchronous_standby_names") == [("",)], what="the setting")
+
+
+@fault(
+    root=["db.sequences[visits_id_seq]"],
+    shows=["2 100 000 000 of 2 147 483 647 numbers are given out", "the column's type ends at 2147483647"],
+    looks=["visits_id_seq", "integer"],
+    mend=steps(1),
+)
+def numbers_of_a_table_run_out(demo: Demo) -> Iterator[None]:
+    """A table counts its rows in an integer, and most of the integers are given out; the sequence has far more."""
+    with table(demo, "(id serial PRIMARY KEY)"):
+        demo.sql("ALTER SEQUENCE visits_id_seq AS bigint")
+        demo.sql("SELECT setval('visits_id_seq', 2100000000)")
+        yield
+
+
+@fault(
+    warns=["db.settings"],
+    shows=["fsync is off: a crash of the machine may ruin all data", "full_page_writes is off"],
+    looks=["full_page_writes"],
+    mend=steps(0, 3),
+)
+def durability_given_away(demo: Demo) -> Iterator[None]:
+    """Somebody made a big import quick, and left the server so: a power cut ruins it."""
+    with switched_off(demo, "fsync", "full_page_writes"):
+        yield
+
+
+@fault(
+    warns=["db.settings"],
+    shows=["autovacuum is off", "track_counts is off", "track_activities is off"],
+    mend=steps(0),
+)
+def nobody_cleans_up_or_counts(demo: Demo) -> Iterator[None]:
+    """Autovacuum, the counters that it goes by and the view of sessions were switched off for a benchmark."""
+    with switched_off(demo, "autovacuum", "track_counts", "track_activities"):
+        yield
+
+
+@contextmanager
+def switched_off(demo: Demo, *names: str) -> Iterator[None]:
+    """Settings of the whole server that are off meanwhile."""
+    for name in names:
+        demo.sql(f"ALTER SYSTEM SET {name} = off")
+    demo.sql("SELECT pg_reload_conf()")
+    count = "SELECT count(*) FROM pg_settings WHERE name = ANY (%s) AND setting = 'off'"
+    demo.wait_until(lambda: demo.sql(count, list(names)) == [(len(names),)], what="the settings to be read")
+    try:
+        yield
+    finally:
+        for name in names:
+            demo.sql(f"ALTER SYSTEM RESET {name}")
+        demo.sql("SELECT pg_reload_conf()")
+
+
+@fault(
+    warns=["db.settings[visits]"],
+    shows=["UNLOGGED: a crash of the server empties it"],
+    looks=["visits"],
+    mend=steps(0),
+)
+def table_that_a_crash_empties(demo: Demo) -> Iterator[None]:
+    """A table of the application was made UNLOGGED, to load it quickly."""
+    with table(demo, "(id int)"):
+        demo.sql("ALTER TABLE visits SET UNLOGGED")
+        yield
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@fault(
+    warns=["db.parameters-match"],
+    shows=["PostgreSQL would not start again: shared_buffers 900GB, of "],
+    looks=["900GB"],
+    mend=steps(0),
+)
+def setting_that_the_next_start_does_not_survive(demo: Demo) -> Iterator[None]:
+    """Somebody set more memory than the machine has; nothing happens before the next restart."""
+    demo.sql("ALTER SYSTEM SET shared_buffers = '900GB'")
+    demo.sql("SELECT pg_reload_conf()")
+    pending = "SELECT 1 FROM pg_settings WHERE pending_restart"
+    demo.wait_until(lambda: demo.sql(pending), what="the setting to be read")
+    try:
+        yield
+    finally:
+        demo.sql("ALTER SYSTEM RESET shared_buffers")
+        demo.sql("SELECT pg_reload_conf()")
+        if demo.sql(pending):
+            demo.restart("postgres")
+            demo.wait_healthy()
 
 
 @fault(
@@ -579,6 +789,23 @@ def wrong_port_of_the_database(demo: Demo) -> Iterator[Hand]:
     demo.recreate("backend")
     demo.wait_until(lambda: demo.service("backend")["restart_count"] >= 2, what="the backend to loop")
     yield lambda: demo.set_env("backend", DATABASE_PORT=right)
+
+
+@fault(
+    root=["db.connection-headroom"],
+    may=(*BEHIND_THE_LOGIN, *HINDERED),
+    shows=["no connection slot left for role api", 'too many connections for role "api"'],
+    looks=["|            3 |           3"],
+    mend=steps(0),
+)
+def role_with_a_limit_of_its_own(demo: Demo) -> Iterator[Hand]:
+    """Somebody gave the role a limit of its own, which a tool of the same role has used up; the server has room."""
+    with own_role(demo) as role:
+        demo.sql(f"ALTER ROLE {role} NOSUPERUSER CONNECTION LIMIT 3")
+        demo.sql(f"GRANT allodoc_prod, pg_monitor TO {role}")
+        drop_sessions(demo, role)
+        with connections(demo, 3, role, demo.environment("backend")["DATABASE_PASSWORD"]):
+            yield demo.forget_logs
 
 
 @fault(

@@ -171,6 +171,32 @@ def route_that_fails_in_silence(demo: Demo) -> Iterator[Hand]:
 
 
 @fault(
+    root=["db.sequences[patients_number_seq]"],
+    follows=["logs.sql-errors"],
+    may=["service.log-errors[*]", "db.log-errors", "api.error-rate"],
+    shows=["2 of 2 numbers are given out", "its own MAXVALUE is 2"],
+    looks=["patients_number_seq"],
+    mend=steps(0),
+)
+def sequence_at_its_end(demo: Demo) -> Iterator[Hand]:
+    """The numbers of a table's rows have run out: nothing can be added to it, and all else goes on."""
+    demo.sql("CREATE SEQUENCE patients_number_seq START 2 MAXVALUE 2")
+    demo.sql("SELECT nextval('patients_number_seq')")
+    demo.sql("ALTER TABLE patients ADD COLUMN number int")
+    demo.sql("ALTER TABLE patients ALTER COLUMN number SET DEFAULT nextval('patients_number_seq')")
+    try:
+        with signed_in(demo) as session:
+            patient = {"firstName": "Erika", "lastName": "Mustermann", "dateOfBirth": "1964-08-12"}
+            url = f"{demo.urls['https']}/api/v1/patients"
+            answer = session.post(url, json=patient, timeout=10, verify=str(demo.ca_file))
+            assert answer.status_code == 500, answer.text
+        yield demo.forget_logs
+    finally:
+        demo.sql("ALTER TABLE patients DROP COLUMN number")
+        demo.sql("DROP SEQUENCE patients_number_seq")
+
+
+@fault(
     warns=["api.error-rate"],
     shows=["turned away by nginx' own limit"],
     looks=['zone "api"', "limit_req zone=api burst=20"],
