@@ -94,6 +94,7 @@ class ServiceLimits(LimitGroup):
     core_dumps: Limit = Limit(fail=1.0, source=f"{GUIDE} (core dumps in the crash folder)")
     memory_used: Limit = Limit(warn=85.0, fail=95.0, source=RUNBOOK)
     cpu_used: Limit = Limit(warn=80.0, fail=95.0, source=RUNBOOK)
+    tasks_used: Limit = Limit(warn=90.0, fail=95.0)
 
 
 class HostLimits(LimitGroup):
@@ -153,6 +154,7 @@ class DatabaseLimits(LimitGroup):
     backup_shrinkage: Limit = Limit(fail=50.0)
     replication_lag: Limit = Limit(warn=60.0, fail=600.0)
     retained_wal: Limit = Limit(fail=1.0 * GIB)
+    sequence_used: Limit = Limit(warn=80.0, fail=95.0)
 
 
 class ApiLimits(LimitGroup):
@@ -199,6 +201,8 @@ class CacheLimits(LimitGroup):
     # Lookups of keys before their hit rate says something.
     lookups: Limit = Limit(warn=1000.0)
     clients_used: Limit = Limit(warn=80.0, fail=95.0)
+    # Seconds after which Redis closes an idle connection: a health check each half minute keeps those of more alive.
+    patience: Limit = Limit(warn=60.0, worse="below")
     # Seconds past the moment at which Redis' own save points wanted a save, or for which one has been under way.
     save_overdue: Limit = Limit(warn=300.0)
     slow_command: Limit = Limit(warn=0.010, fail=0.100)

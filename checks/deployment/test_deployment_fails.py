@@ -114,6 +114,7 @@ def test_the_dockerfile_can_be_parsed(dockerfile: Dockerfile, finding: Recorder)
         "service.running[backend]",
         "service.restart-loop[backend]",
         "service.oom-killed[backend]",
+        "service.resource-limits[backend]",
         "host.cpu[backend]",
     ],
 )

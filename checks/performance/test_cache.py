@@ -34,6 +34,12 @@ def test_redis_answers(redis_answer: RedisAnswer, limits: Limits, finding: Recor
         finding.fact(master=redis_answer.master)
         finding.note(f"the link to its master is {redis_answer.master_link or 'unknown'}")
         finding.fail(f"Redis takes no writes: it is a copy of {redis_answer.master} (READONLY)", variant="read-only")
+    elif redis_answer.replicas < redis_answer.replicas_wanted:
+        finding.follows_only_from()
+        there = f"{redis_answer.replicas} of {redis_answer.replicas_wanted}"
+        finding.fail(
+            f"Redis takes no writes: {there} replicas that it wants are there (NOREPLICAS)", variant="replicas"
+        )
     if redis_answer.handshake.password_unasked:
         finding.warn("the application sends a password, and Redis lets everybody in without", variant="open")
 
@@ -127,6 +133,9 @@ def test_clients_leave_room(redis_clients: RedisClients, limits: Limits, finding
         else:
             # When that was, nobody knows: it may have been over for days.
             finding.warn(told, variant="rejected")
+    if clients.patience and limits.cache.patience.crossed(clients.patience, limits.cache.patience.warn):
+        say = finding.fail if clients.backend_ends else finding.warn
+        say(f"Redis closes connections that are idle for {duration(clients.patience)}", variant="timeout")
 
 
 @symptom("cache.persistence", severity=Severity.MAJOR, caused_by=["host.disk"])

@@ -46,6 +46,7 @@ def test_the_service_runs(standing: Life, finding: Recorder) -> None:
     caused_by=[
         "service.restart-loop[{service}]",
         "service.oom-killed[{service}]",
+        "service.resource-limits[{service}]",
         "service.required-env[{service}]",
         "service.port-conflict",
         "service.running",

@@ -71,7 +71,7 @@ def test_memory_did_not_run_out(out_of_memory: OutOfMemory, limits: Limits, find
 
 @symptom("service.resource-limits", severity=Severity.MAJOR, caused_by=["service.oom-killed[{service}]"])
 def test_the_service_keeps_within_its_limits(activity: Activity, limits: Limits, finding: Recorder) -> None:
-    """The service has a memory and a CPU limit, and memory to spare."""
+    """The service has a memory and a CPU limit, and memory and processes to spare."""
     if not activity.limitable:
         finding.not_applicable("the supervisor of these services sets no limits")
     finding.fact(name=activity.name, more=f"{2 * (activity.memory_limit or GIB) // MIB}m")
@@ -80,5 +80,13 @@ def test_the_service_keeps_within_its_limits(activity: Activity, limits: Limits,
         finding.measure("memory in use", memory, unit="B", of=activity.memory_limit, limit=limit)
     if activity.cpu_limit:
         finding.measure("CPU in use", activity.cores, unit="cores", of=activity.cpu_limit)
+    if activity.tasks_limit and activity.tasks is not None:
+        finding.fact(tasks=2 * activity.tasks_limit)
+        used = finding.measure("processes and threads", activity.tasks, of=activity.tasks_limit)
+        told = f"{activity.tasks} of the {activity.tasks_limit} processes and threads that {activity.name} may have"
+        if limits.service.tasks_used.crossed(used.value, limits.service.tasks_used.fail):
+            finding.fail(told, variant="tasks")
+        elif limits.service.tasks_used.crossed(used.value, limits.service.tasks_used.warn):
+            finding.warn(told, variant="tasks")
     if activity.unlimited:
         finding.warn(f"{activity.name} has no {' and no '.join(activity.unlimited)} limit", variant="none")

@@ -37,6 +37,7 @@ ELSEWHERE = (
     "guide/database.md#replay-on-the-standby-is-paused mend",
     "guide/deployment.md#migrations-are-pending",
     "guide/deployment.md#the-database-is-ahead-of-the-code",
+    "guide/network.md#a-services-name-leads-to-another-as-well mend 0",
     "guide/performance.md#a-script-keeps-redis-busy mend 0",
     "guide/service.md#a-process-dumped-core",
     "guide/service.md#the-disk-fills-up mend 0",
@@ -50,7 +51,7 @@ REDIS_ERROR = re.compile(r"^(\(error\) )?(ERR|NOAUTH|WRONGPASS|NOPERM|MISCONF|OO
 """What redis-cli prints where it ends with status 0 all the same."""
 
 DATA = "/var/lib/postgresql/data"
-TABLE = "CREATE TABLE walk (id int, patient int); CREATE INDEX walk_index ON walk (patient)"
+TABLE = "CREATE TABLE walk (id serial, patient int); CREATE INDEX walk_index ON walk (patient)"
 UNDO = (
     "ALTER SYSTEM RESET ALL",
     "ALTER ROLE allodoc_prod RESET ALL",
@@ -105,6 +106,7 @@ def facts(stack: Stack, container: ContainerFactory, tmp_path: Path) -> Iterator
     settings = {"path": stack.folder / ".env"}
     checkout = {"path": stack.folder, "folder": stack.folder, "commit": "HEAD"}
     table = {"table": "walk", "name": "walk", "columns": "id", "index": "walk_index"}
+    numbers = {"sequence": "walk_id_seq", "table": "walk", "column": "id"}
     image = stack.client.inspect_container(stack.names["backend"])
     images = {"container": stack.names["backend"], "id": image["Image"], "image": image["Config"]["Image"]}
     limits = {"name": stack.names["backend"], "more": "1g"}
@@ -131,6 +133,9 @@ def facts(stack: Stack, container: ContainerFactory, tmp_path: Path) -> Iterator
             "guide/database.md#dead-rows-pile-up": table,
             "guide/database.md#there-is-no-fresh-backup": {"folder": tmp_path},
             "guide/database.md#a-replica-or-its-slot-is-left-behind": {"slot": "walk"},
+            "guide/database.md#a-table-does-not-survive-a-crash": table,
+            "guide/database.md#a-sequence-runs-out-of-numbers": numbers,
+            "guide/database.md#a-changed-setting-waits-for-the-next-start": {"setting": "shared_buffers"},
             "guide/deployment.md#the-last-deployment-did-not-go-through": {"path": stack.folder / "deploy.log"},
             "guide/deployment.md#something-else-runs-than-what-was-released": checkout,
             "guide/deployment.md#another-commit-is-on-disk-than-expected": checkout,
@@ -153,6 +158,7 @@ def facts(stack: Stack, container: ContainerFactory, tmp_path: Path) -> Iterator
                 "example": stack.folder / ".env",
                 "file": stack.folder / ".env",
             },
+            "guide/logs.md#a-sequence-has-come-to-its-end": {"thing": "walk_id_seq"},
             "guide/network.md#the-backend-does-not-answer": health,
             "guide/network.md#requests-are-lost-before-nginx": site,
             "guide/network.md#nginx-asks-an-address-that-is-no-more": {"host": stack.names["backend"]},
@@ -180,6 +186,7 @@ def facts(stack: Stack, container: ContainerFactory, tmp_path: Path) -> Iterator
             "guide/service.md#an-environment-file-is-open-to-everybody": settings,
             "guide/service.md#a-service-ran-out-of-memory": limits,
             "guide/service.md#a-service-comes-close-to-its-limits": limits,
+            "guide/service.md#a-service-may-start-no-more-processes": limits,
             "guide/service.md#the-apis-health-url-is-slow-or-does-not-answer-in-time": health,
             "guide/service.md#the-api-says-that-it-is-unhealthy": health,
             "guide/service.md#there-is-no-health-answer-at-this-address": health,

@@ -21,8 +21,12 @@ from checks.service.test_service_starts_but_crashes import (
 from checks.service.test_service_starts_but_crashes import (
     test_the_service_is_not_started_again_and_again as it_is_not_started_again_and_again,
 )
+from checks.service.test_service_starts_but_crashes import (
+    test_the_service_keeps_within_its_limits as it_keeps_within_its_limits,
+)
 from checks.service.test_service_starts_but_crashes import test_the_service_stays_up as the_service_stays_up
 from fixtures.containers import HealthReport, life_of
+from fixtures.usage import Activity
 from tests.beds.docker import ContainerFactory
 from tests.beds.embedded import Demo
 from tests.beds.recorded import finding_on
@@ -162,6 +166,30 @@ class TestRestartLoop:
         assert finding.outcome is Outcome.FAIL
         assert finding.measurements[0].value == 1
 
+    @pytest.mark.parametrize(
+        ("restarts", "made", "up", "looping"),
+        [
+            pytest.param(6, 25.0, 1.2, True, id="each-four-seconds"),
+            pytest.param(3, 100.0, 20.0, True, id="each-half-a-minute"),
+            pytest.param(2, 9.0, 2.0, False, id="twice"),
+            pytest.param(6, 40.0, 15.0, False, id="longer-up-than-before"),
+            pytest.param(6, 86400.0, 2.0, False, id="long-ago"),
+            pytest.param(0, 600.0, 5.0, False, id="three-times-by-hand"),
+        ],
+    )
+    def test_well_in_between(self, restarts: int, made: float, up: float, looping: bool) -> None:
+        """Recorded: who was started again by the runtime again and again is in a loop, though it is well just now."""
+        well = Health(HealthStatus.HEALTHY, 0, "", NOW)
+        times: dict[str, Any] = {
+            "created_at": ago(seconds=made),
+            "started_at": ago(seconds=up),
+            "finished_at": ago(seconds=up + 0.4),
+        }
+        life = life_of(state(restart_count=restarts, exit_code=1, health=well, **times), restarts, {}, NOW)
+        assert life.looping is looping
+        finding = finding_on(it_is_not_started_again_and_again, life=life, limits=Limits())
+        assert (finding.outcome is Outcome.FAIL) is looping
+
     def test_fresh_deploy_is_no_fault(self) -> None:
         """Recorded: a stack that was started as a whole 20 s ago passes, a single service that was warns."""
         fresh = state(started_at=ago(seconds=20))
@@ -256,6 +284,14 @@ class TestResourceLimits:
             run.blames("service.resource-limits[redis]")
             run.do("service.resource-limits[redis]", steps=[0])
             suite(*CONTAINERS, target=redis_in(made.name)).is_calm()
+
+    @pytest.mark.parametrize(("tasks", "outcome"), [(8, Outcome.PASS), (11, Outcome.WARN), (12, Outcome.FAIL)])
+    def test_tasks(self, tasks: int, outcome: Outcome) -> None:
+        """Recorded: processes and threads are held against their limit: 90 % warns, 95 % fails."""
+        activity = Activity("backend", 1, 0.1, 2, 2, 0, (20,), 100, True, 0, tasks=tasks, tasks_limit=12)
+        finding = finding_on(it_keeps_within_its_limits, activity=activity, limits=Limits())
+        assert finding.outcome is outcome
+        assert (f"{tasks} of the 12 processes and threads" in finding.message) == (outcome is not Outcome.PASS)
 
     def test_none_set(self, container: ContainerFactory, suite: Suite) -> None:
         """A container without limits warns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from allodoc_health.runtimes.interface import HealthStatus
 from demo.compose.build import TAGS
 from tests.beds.docker import Stack
 from tests.faults.docker.consequences import API_DOWN
@@ -31,6 +32,23 @@ def backend_out_of_memory(stack: Stack) -> Iterator[None]:
     """The backend's memory limit is too small for what it does: the kernel kills it again and again."""
     stack.recreate("backend", mem_limit="44m", memswap_limit="44m")
     stack.wait_until(lambda: stack.states["backend"].restart_count >= 2, 30, "the backend to loop")
+    yield
+
+
+@fault(
+    root=["service.resource-limits[backend]"],
+    follows=["service.healthcheck[backend]"],
+    may=API_DOWN,
+    mend=steps(0),
+    shows=["processes and threads that allodoc_backend_prod may have"],
+    looks=["node"],
+)
+def backend_may_start_no_process(stack: Stack) -> Iterator[None]:
+    """The backend may have as many threads as it has, and no more: nothing can be run in it."""
+    looks = [stack.runtime.usage("backend", 5).tasks or 0 for _ in range(5)]
+    stack.allow_tasks("backend", min(looks))
+    unhealthy = HealthStatus.UNHEALTHY
+    stack.wait_until(lambda: (health := stack.states["backend"].health) and health.status is unhealthy, 30, "it is ill")
     yield
 
 

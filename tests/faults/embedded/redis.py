@@ -12,6 +12,7 @@ import redis
 
 from tests.beds.embedded import Demo
 from tests.beds.keys import admitted, configured, crowd, fill, forget, hold_up, info, overflow, room
+from tests.beds.misbehaviour import Misbehave
 from tests.faults.embedded.consequences import BACKEND_GONE, BEHIND_THE_PASSWORD, CACHE_GONE, THE_API
 from tests.faults.fault import Exempt, fault, steps
 
@@ -76,6 +77,19 @@ def redis_lets_everybody_in(demo: Demo) -> Iterator[Hand]:
     demo.wait_healthy()
     demo.forget_logs()
     yield lambda: demo.set_env("redis", REDIS_PASSWORD=password)
+
+
+@fault(
+    root=["cache.ping"],
+    may=(*BEHIND_THE_PASSWORD, "service.healthcheck[backend]", *HINDERED),
+    shows=["0 of 1 replicas that it wants are there"],
+    looks=["min-replicas-to-write", "min_slaves_good_slaves:0"],
+    mend=steps(1),
+)
+def redis_waits_for_a_replica(demo: Demo) -> Iterator[Hand]:
+    """Redis was told to take writes only with a replica, and there is none: it answers, and stores nothing."""
+    with configured(demo, min_replicas_to_write=1):
+        yield demo.forget_logs
 
 
 @fault(
@@ -154,6 +168,47 @@ def sessions_are_evicted(demo: Demo) -> Iterator[None]:
         least = room(client)
     with configured(demo, maxmemory=least, maxmemory_samples=10) as client:
         overflow(client, "session")
+        yield
+
+
+WELL_WITHOUT_REDIS = """
+const http = require('node:http');
+const emit = http.Server.prototype.emit;
+http.Server.prototype.emit = function (event, request, response) {
+  if (event !== 'request' || !/demo-health/.test(request.headers['user-agent'])) return emit.apply(this, arguments);
+  response.writeHead(200, { 'Content-Type': 'application/json' });
+  return response.end('{"status":"healthy"}');
+};
+"""
+"""Answers the runtime's own health check, which comes each second here, without a word to Redis."""
+
+
+@fault(
+    root=["cache.clients"],
+    follows=["service.restart-loop[backend]", "service.exit-code[backend]"],
+    may=BACKEND_GONE,
+    shows=["idle for 2 s"],
+    looks=["timeout"],
+    mend=steps(0),
+)
+def idle_connections_end_the_backend(demo: Demo, misbehave: Misbehave) -> Iterator[None]:
+    """Redis closes what is idle for two seconds, and the backend ends with it, starts again, is healthy, and ends."""
+    misbehave(WELL_WITHOUT_REDIS)
+    with configured(demo, timeout=2):
+        demo.wait_until(lambda: demo.service("backend")["restart_count"] >= 3, what="the backend to loop", timeout=40)
+        demo.wait_healthy("backend")
+        yield
+
+
+@fault(
+    warns=["cache.clients"],
+    shows=["idle for 20 s"],
+    looks=["timeout", "20"],
+    mend=steps(0),
+)
+def idle_connections_are_closed(demo: Demo) -> Iterator[None]:
+    """Redis was told to close what is idle for twenty seconds, which the backend's connections may be."""
+    with configured(demo, timeout=20):
         yield
 
 

@@ -205,6 +205,25 @@ def ends_without_an_error_again_and_again(demo: Demo) -> Iterator[Hand]:
 
 
 @fault(
+    root=["service.exit-code[backend]"],
+    follows=["service.restart-loop[backend]"],
+    may=BACKEND_GONE,
+    shows=["exit code 3"],
+    mend=steps(1),
+)
+def well_between_two_ends(demo: Demo) -> Iterator[Hand]:
+    """A new build ends four seconds after each start, and is healthy until then."""
+    file = demo.state / "misbehaviour.js"
+    file.write_text("setTimeout(() => process.exit(3), 4000);", "utf-8")
+    file.chmod(0o644)
+    demo.set_env("backend", NODE_OPTIONS=f"--require {file}")
+    demo.recreate("backend")
+    demo.wait_until(lambda: demo.service("backend")["restart_count"] >= 3, what="the backend to loop", timeout=30)
+    demo.wait_healthy("backend")
+    yield lambda: demo.unset_env("backend", "NODE_OPTIONS")
+
+
+@fault(
     warns=["service.stays-up[nginx]", "service.restart-loop[nginx]"],
     mend=Exempt("time mends it: a service that stays up for ten minutes has settled"),
 )
