@@ -222,7 +222,7 @@ def test_every_way_for_a_check_to_end(pretend: Pretend) -> None:
 def test_a_failed_probe_fails_its_guard_and_blocks_the_rest(pretend: Pretend) -> None:
     """One check fails with the probe's message and proof; what depends on the probe is blocked by it, by name."""
     pretend.checks(PORT)
-    run = pretend.run()
+    run = pretend.run("--no-history")
     assert run.outcomes == {"db.port": "fail", "db.login": "blocked"}
     assert run.finding("db.port")["details"] == ["seen by connect()"]
     assert run.finding("db.login")["blocked_by"] == "db.port"
@@ -232,6 +232,7 @@ def test_a_failed_probe_fails_its_guard_and_blocks_the_rest(pretend: Pretend) ->
         "consequences": ["db.login"],
         "escalation": "none",
         "escalation_reason": "yours to mend now; call the manager if it can't be restored within 15 min",
+        "outage_since": None,
     }
 
 
