@@ -81,13 +81,13 @@ def circle(connection: socket.socket, path: str) -> None:
     ],
 )
 def test_an_api_that_is_none(demo: Demo, suite: Health, behave: Behaviour, said: str) -> None:
-    """Health, login and metrics are asked of what answers anything: the health check says what came."""
+    """Health, a stranger's login and metrics are asked of what answers anything: the health check says what came."""
     with serving(behave) as port:
         run = suite(*API, target=f'{demo.target}\n[services.backend]\nurl = "http://127.0.0.1:{port}"\n')
     found = bounded(run).finding(HEALTH)
     assert found["outcome"] == ("warn" if "does not say" in said else "fail"), run.output
     assert said in found["message"], run.output
-    assert run.outcome("auth.login") in ("fail", "blocked"), run.output
+    assert run.outcome("auth.rejects-bad-password") in ("fail", "blocked"), run.output
     assert run.outcome("api.metrics") in ("fail", "blocked"), run.output
     assert run.exit_status == 1
 
