@@ -53,7 +53,10 @@ class TestRunning:
         run.blames(f"service.running[{role}]")
         run.do(f"service.running[{role}]", steps=[0])
         demo.wait_healthy(timeout=40)
-        suite(*CHAPTERS, target=demo_target(demo.state)).is_calm()
+        # A backend that ended for want of Redis has to last for longer than it did then, to be told well.
+        demo.wait_until(
+            lambda: suite(*CHAPTERS, target=demo_target(demo.state)).exit_status == 0, what="all to be well"
+        )
 
     def test_paused_container(self, container: ContainerFactory, suite: Suite) -> None:
         """Docker's paused is told apart too, and unpausing mends it."""
@@ -170,7 +173,7 @@ class TestRestartLoop:
         ("restarts", "made", "up", "looping"),
         [
             pytest.param(6, 25.0, 1.2, True, id="each-four-seconds"),
-            pytest.param(3, 100.0, 20.0, True, id="each-half-a-minute"),
+            pytest.param(4, 60.0, 8.0, True, id="each-dozen-seconds"),
             pytest.param(2, 9.0, 2.0, False, id="twice"),
             pytest.param(6, 40.0, 15.0, False, id="longer-up-than-before"),
             pytest.param(6, 86400.0, 2.0, False, id="long-ago"),
