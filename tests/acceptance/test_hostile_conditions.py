@@ -32,6 +32,7 @@ SEED = 4
 
 # What the machine's load or the demo's own statistics decide: these grow from run to run, whatever the conditions.
 UNSTEADY = {
+    "api.memory-growth",
     "host.pressure",
     "host.load",
     "api.nodejs",
